@@ -1,0 +1,153 @@
+"""What a policy is shown, and what it may answer.
+
+A policy is a pure function of a Situation: no clock, no input or output, no globals. The same object
+drives the daemon, the replay and the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class Action(Enum):
+    """What to do next with the frame in hand."""
+
+    EXIT = "exit"
+    """Emit the best answer in hand and close the frame."""
+    CONTINUE = "continue"
+    """Run the next stage here."""
+    OFFLOAD = "offload"
+    """Send `option` now, then decide again: computing goes on."""
+    WAIT = "wait"
+    """Idle until a reply, a new budget, or `wait_ms` have passed; only with a payload in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the finished exits have said, as one view.
+
+    `expected_quality[j]` is the calibrated quality of exit j given the score of `exit`: of the answer
+    in hand for j = exit, of a deeper answer for j > exit, of the answer then given for j < exit.
+    Units: fractions, 0 to 1. Shapes: expected_quality (K,).
+    """
+
+    exit: int
+    score: float
+    label: int | None
+    expected_quality: tuple[float, ...]
+
+    @property
+    def quality(self) -> float:
+        """Expected quality of the answer in hand."""
+        return self.expected_quality[self.exit]
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadOption:
+    """One payload that could be sent now.
+
+    Units: payload_bytes, on the wire, framing included; encode_ms, time to make it; quality_cost,
+    fraction of quality that the codec loses.
+    """
+
+    boundary: int
+    codec: str
+    payload_bytes: int
+    encode_ms: float = 0.0
+    quality_cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A payload that was sent for this frame and has not been answered.
+
+    Units: waited_ms, since it was handed to the transport.
+    """
+
+    option: OffloadOption
+    waited_ms: float
+
+
+class ComputeForecast(Protocol):
+    """What is known now about the time of stages here."""
+
+    def probability_within(self, first: int, stop: int, limit_ms: float) -> float:
+        """Probability that stages first … stop-1 finish within `limit_ms` from now."""
+        ...
+
+    def median_ms(self, first: int, stop: int) -> float:
+        """Median time of stages first … stop-1 from now."""
+        ...
+
+
+class LinkForecast(Protocol):
+    """What is known now about the link and the gateways behind it."""
+
+    @property
+    def up(self) -> bool:
+        """Whether anything may be sent now."""
+        ...
+
+    def probability_within(self, option: OffloadOption, limit_ms: float) -> float:
+        """Probability that an answer to `option`, sent now, is here within `limit_ms`."""
+        ...
+
+    def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:
+        """Probability that the reply to a payload already in flight comes within `limit_ms` from now."""
+        ...
+
+    def median_ms(self, option: OffloadOption) -> float | None:
+        """Median time until an answer to `option`; None while nothing was ever measured."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a policy is shown.
+
+    Units: remaining_ms, from now until the best answer must be emitted (deadline in force less the
+    guard), negative when it has passed; elapsed_ms, since the frame was captured.
+    Shapes: prior_quality (K,), mean quality of each exit before anything is known of this frame.
+
+    `options` holds what could be sent now: boundary 0 always, boundary `stages_done` when its tensors
+    exist; it is empty without a transport. `offloads` counts the payloads sent for this frame.
+    """
+
+    remaining_ms: float
+    elapsed_ms: float
+    stages_done: int
+    stage_count: int
+    evidence: Evidence | None
+    prior_quality: tuple[float, ...]
+    compute: ComputeForecast
+    link: LinkForecast | None
+    options: tuple[OffloadOption, ...]
+    in_flight: InFlight | None
+    offloads: int = 0
+    byte_price: float = 0.0
+    """Quality that one uplink byte must buy (λ of the objective)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A policy's choice, with the reason in one word or two (hyphenated)."""
+
+    action: Action
+    reason: str
+    option: OffloadOption | None = None
+    wait_ms: float | None = None
+
+
+class Policy(Protocol):
+    """Port: chooses the next action; pure."""
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        ...
+
+    def decide(self, situation: Situation) -> Decision:
+        """The next action for this frame."""
+        ...

@@ -1,0 +1,290 @@
+"""Every error that edgeexit raises, on one tree.
+
+EdgeExitError              what went wrong, why, and how to fix it
+├─ ConfigError             file, key: a configuration or profile that cannot be read
+├─ MissingExtra            package, extra: an optional dependency is not installed
+├─ MissingProgram          program, package: a system program is not installed
+├─ DataError               file: a data set or image that cannot be read
+├─ TraceError              file, line: a network or compute trace that cannot be read
+├─ BundleError             file
+│  ├─ ManifestError        field: missing, malformed, or of an unknown schema
+│  ├─ IntegrityError       expected_sha256, actual_sha256
+│  ├─ MissingFile          a file that the manifest names is not there
+│  ├─ UnsafePath           a path that would leave the bundle
+│  └─ ShapeError           stage, expected, got: what a stage gives is not what the next one takes
+├─ RunnerError             stage
+│  └─ VariantRejected      variant, max_abs_diff, tolerance: golden vectors failed on this board
+├─ OffloadError            recoverable: it never leaves the engine once there is an answer
+│  ├─ LinkDown
+│  ├─ NoCredit             in_flight, in_flight_bytes: the window is full
+│  ├─ OffloadTimeout       also a TimeoutError; deadline_ms, waited_ms
+│  ├─ WireError            malformed, oversized, or another wire version
+│  └─ GatewayRefused       reason, retry_after_ms: busy, unknown_bundle, too_late, …
+├─ BrokerError             host, port: no broker, or one that refuses us
+├─ DeviceError             a source, sink or board profile that cannot be used
+├─ DeployError             host: a board that cannot be reached, prepared or switched
+└─ ConvertError            workstation only
+   ├─ UnsupportedModel     expected: what was wanted of the network
+   ├─ LoweringError        stage
+   └─ ParityError          stage, tensor, max_abs_diff, tolerance
+"""
+
+from __future__ import annotations
+
+
+class EdgeExitError(Exception):
+    """Base of the tree: `what` happened, `why`, and how to `fix` it, each one plain sentence."""
+
+    def __init__(self, what: str, *, why: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what if why is None else f"{what}: {why}")
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+
+class ConfigError(EdgeExitError):
+    """A configuration file, profile or flag cannot be understood."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: str | None = None,
+        key: str | None = None,
+        why: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.file = file
+        self.key = key
+
+
+class MissingExtra(EdgeExitError):
+    """An optional Python dependency is needed and not installed."""
+
+    def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{package} is not installed",
+            why=f"{needed_for} needs it",
+            fix=f"pip install 'edgeexit[{extra}]'",
+        )
+        self.package = package
+        self.extra = extra
+
+
+class MissingProgram(EdgeExitError):
+    """A system program is needed and not installed."""
+
+    def __init__(self, program: str, *, package: str, needed_for: str) -> None:
+        super().__init__(
+            f"{program} is not installed",
+            why=f"{needed_for} needs it",
+            fix=f"sudo apt-get install {package}",
+        )
+        self.program = program
+        self.package = package
+
+
+class DataError(EdgeExitError):
+    """A data set or an image cannot be read."""
+
+    def __init__(self, what: str, *, file: str, why: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.file = file
+
+
+class TraceError(EdgeExitError):
+    """A trace file cannot be read; `line` counts from 1 and is None where the whole file is meant."""
+
+    def __init__(self, why: str, *, file: str, line: int | None = None, fix: str | None = None) -> None:
+        place = file if line is None else f"{file}:{line}"
+        super().__init__(f"{place}: not a usable trace", why=why, fix=fix)
+        self.file = file
+        self.line = line
+
+
+class BundleError(EdgeExitError):
+    """A bundle cannot be used; nothing of it was loaded."""
+
+    def __init__(self, what: str, *, file: str, why: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.file = file
+
+
+class ManifestError(BundleError):
+    """The manifest is malformed, of an unknown schema, or contradicts itself."""
+
+    def __init__(self, what: str, *, file: str, field: str, why: str | None = None) -> None:
+        super().__init__(what, file=file, why=why, fix="convert the network again")
+        self.field = field
+
+
+class IntegrityError(BundleError):
+    """A file is not the one that the manifest names."""
+
+    def __init__(self, *, file: str, expected_sha256: str, actual_sha256: str) -> None:
+        super().__init__(
+            f"{file} was changed after the bundle was made",
+            file=file,
+            why=f"sha256 is {actual_sha256[:12]}…, the manifest says {expected_sha256[:12]}…",
+            fix="flash or copy the bundle again",
+        )
+        self.expected_sha256 = expected_sha256
+        self.actual_sha256 = actual_sha256
+
+
+class MissingFile(BundleError):
+    """A file that the manifest names is not there."""
+
+    def __init__(self, *, file: str) -> None:
+        super().__init__(f"{file} is missing", file=file, fix="flash or copy the bundle again")
+
+
+class UnsafePath(BundleError):
+    """A path in the manifest, or a link on disk, would leave the bundle."""
+
+    def __init__(self, *, file: str, why: str) -> None:
+        super().__init__(
+            f"{file!r} is refused", file=file, why=why, fix="do not use bundles from this source"
+        )
+
+
+class ShapeError(BundleError):
+    """What one stage gives is not what the next one takes."""
+
+    def __init__(self, *, file: str, stage: int, expected: str, got: str) -> None:
+        super().__init__(
+            f"stage {stage} does not fit",
+            file=file,
+            why=f"expected {expected}, got {got}",
+            fix="convert the network again",
+        )
+        self.stage = stage
+        self.expected = expected
+        self.got = got
+
+
+class RunnerError(EdgeExitError):
+    """A stage cannot be loaded or run here."""
+
+    def __init__(
+        self, what: str, *, stage: int | None = None, why: str | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.stage = stage
+
+
+class VariantRejected(RunnerError):
+    """A stage variant does not reproduce its golden vectors on this board."""
+
+    def __init__(self, *, stage: int, variant: str, max_abs_diff: float, tolerance: float) -> None:
+        super().__init__(
+            f"stage {stage}, variant {variant}: wrong answers on this board",
+            stage=stage,
+            why=f"golden vectors differ by {max_abs_diff:.3g}, {tolerance:.3g} is allowed",
+            fix="use another variant or another runtime (ai-edge-litert)",
+        )
+        self.variant = variant
+        self.max_abs_diff = max_abs_diff
+        self.tolerance = tolerance
+
+
+class OffloadError(EdgeExitError):
+    """An offload failed; the device goes on without it."""
+
+
+class LinkDown(OffloadError):
+    """There is no connection to the broker, or no gateway behind it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("link is down", why=why)
+
+
+class NoCredit(OffloadError):
+    """The credit window is full: nothing more may be in flight now."""
+
+    def __init__(self, *, in_flight: int, in_flight_bytes: int) -> None:
+        super().__init__("no credit", why=f"{in_flight} requests, {in_flight_bytes} bytes are in flight")
+        self.in_flight = in_flight
+        self.in_flight_bytes = in_flight_bytes
+
+
+class OffloadTimeout(OffloadError, TimeoutError):
+    """No reply came while one could still teach us something."""
+
+    def __init__(self, *, deadline_ms: float, waited_ms: float) -> None:
+        super().__init__("no reply", why=f"waited {waited_ms:.0f} ms, deadline was {deadline_ms:.0f} ms")
+        self.deadline_ms = deadline_ms
+        self.waited_ms = waited_ms
+
+
+class WireError(OffloadError):
+    """Bytes from the network are not a frame of ours."""
+
+    def __init__(self, why: str, *, status: int = 400) -> None:
+        super().__init__("malformed frame", why=why)
+        self.status = status
+
+
+class GatewayRefused(OffloadError):
+    """A gateway answered that it will not run this request."""
+
+    def __init__(self, *, reason: str, retry_after_ms: float | None = None) -> None:
+        super().__init__("gateway refused", why=reason)
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+
+
+class BrokerError(EdgeExitError):
+    """No broker can be reached or started, or it refuses us."""
+
+    def __init__(self, why: str, *, host: str, port: int, fix: str | None = None) -> None:
+        super().__init__(f"no broker at {host}:{port}", why=why, fix=fix)
+        self.host = host
+        self.port = port
+
+
+class DeviceError(EdgeExitError):
+    """A source, a sink or a board profile cannot be used."""
+
+
+class DeployError(EdgeExitError):
+    """A board cannot be reached, prepared or switched; what it ran before still runs."""
+
+    def __init__(self, what: str, *, host: str, why: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.host = host
+
+
+class ConvertError(EdgeExitError):
+    """A network cannot become a bundle; nothing was written."""
+
+
+class UnsupportedModel(ConvertError):
+    """The network does not keep the MultiExitNetwork protocol."""
+
+    def __init__(self, what: str, *, expected: str) -> None:
+        super().__init__(what, why=f"expected {expected}", fix="see edgeexit/models/protocol.py")
+        self.expected = expected
+
+
+class LoweringError(ConvertError):
+    """A back end cannot lower this stage."""
+
+    def __init__(self, why: str, *, stage: int) -> None:
+        super().__init__(f"stage {stage} cannot be lowered", why=why)
+        self.stage = stage
+
+
+class ParityError(ConvertError):
+    """A lowered stage does not compute what the network computes."""
+
+    def __init__(self, *, stage: int, tensor: str, max_abs_diff: float, tolerance: float) -> None:
+        super().__init__(
+            f"stage {stage}: {tensor} differs from the network",
+            why=f"by {max_abs_diff:.3g}, {tolerance:.3g} is allowed",
+        )
+        self.stage = stage
+        self.tensor = tensor
+        self.max_abs_diff = max_abs_diff
+        self.tolerance = tolerance

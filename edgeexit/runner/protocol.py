@@ -1,0 +1,48 @@
+"""The port behind which stages are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor = NDArray[np.generic]
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What stage k gives: the tensors of boundary k+1 (empty after the last stage) and exit k's output.
+
+    Shapes: output (C,) logits, or (2,) value and spread for regression.
+    """
+
+    boundary: Tensors
+    output: NDArray[np.float32]
+
+
+class Runner(Protocol):
+    """Port: runs the stages of one bundle, one at a time, in the calling thread."""
+
+    @property
+    def stage_count(self) -> int:
+        """K."""
+        ...
+
+    def variant(self, stage: int) -> str:
+        """Name of the variant in use for this stage."""
+        ...
+
+    def run(self, stage: int, tensors: Tensors) -> StageOutput:
+        """Run one stage on the tensors of its boundary; they are not changed and not kept.
+
+        Raises: RunnerError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the interpreters."""
+        ...

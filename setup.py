@@ -1,0 +1,56 @@
+"""Packaging: the `edgeexit` package, with the board data of `devices/` inside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+DEVICE = [
+    "ai-edge-litert>=2.1",
+    "paho-mqtt>=2.1,<3",
+    "pillow>=10",
+    "psutil>=5.9",
+    "safetensors>=0.4",
+]
+DEPLOY = ["asyncssh>=2.18"]
+REPORT = ["matplotlib>=3.8"]
+VIDEO = ["opencv-python-headless>=4.9"]
+BROKER = ["iotcore>=0.4,<0.5"]
+# torch is pinned: litert-torch is built against one torch, and its CPU build is then taken.
+CONVERT = ["torch==2.13.0", "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "scikit-learn>=1.4"]
+DEV = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "setuptools", "wheel"]
+
+setup(
+    name="edgeexit",
+    version="0.1.0",
+    description="Vision models that answer by a deadline, on small boards, over networks that come and go",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["edgeexit", "edgeexit.*"]), "edgeexit.devices"],
+    package_dir={"edgeexit.devices": "devices"},
+    package_data={
+        "edgeexit": ["py.typed"],
+        "edgeexit.devices": ["profiles/*.toml", "systemd/*", "broker/*", "provision/*"],
+    },
+    install_requires=[
+        "msgspec>=0.19",
+        "numpy>=1.24",
+        "rich>=13",
+        "tomli>=2; python_version<'3.11'",
+        "typer>=0.12",
+    ],
+    extras_require={
+        "device": DEVICE,
+        "gateway": DEVICE,
+        "broker": BROKER,
+        "video": VIDEO,
+        "deploy": DEPLOY,
+        "report": REPORT,
+        "convert": [*CONVERT, *DEVICE],
+        "dev": [*CONVERT, *DEVICE, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
+    },
+    entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
+)
