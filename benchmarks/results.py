@@ -71,10 +71,11 @@ def _processor() -> str:
 
 
 def _packages() -> list[str]:
-    found = []
-    for package in MEASURED_PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return found
+    return [f"{name} {found}" for name in MEASURED_PACKAGES if (found := _version(name)) is not None]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
