@@ -1,0 +1,131 @@
+"""Configuration of the gateway program: one TOML table `[gateway]`, overridden by flags."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+import msgspec
+
+from edgeexit.errors import ConfigError
+
+# A configuration file is a page of text; anything larger is another file.
+CONFIG_CAP_BYTES = 64 * 2**10
+# One path segment of a topic, and a word that every broker takes as a client id.
+ID_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})")
+
+ConfigValue = str | int | float | bool | Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """How one gateway runs.
+
+    `concurrency` is how many requests are served at a time, each by a worker with interpreters of its own;
+    None means one per processor and `threads`. `threads` is what one interpreter may use.
+    `pool` also serves requests sent to no gateway in particular.
+    Raises: ConfigError, naming the key, on a value that cannot be meant.
+    """
+
+    store: Path
+    id: str = ""
+    broker: str = "mqtt://127.0.0.1:1883"
+    concurrency: int | None = None
+    threads: int = 1
+    queue_limit: int = 32
+    bundle_limit: int = 16
+    pool: bool = True
+    log_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", host_id())
+        if ID_PATTERN.fullmatch(self.id) is None:
+            raise _refused(
+                "id", self.id, why="an id is 1 to 63 of a-z, 0-9 and '-', and begins with no hyphen"
+            )
+        bounds = {"threads": self.threads, "queue_limit": self.queue_limit, "bundle_limit": self.bundle_limit}
+        if self.concurrency is not None:
+            bounds["concurrency"] = self.concurrency
+        for key, value in bounds.items():
+            # The upper end only catches slips of the hand: a thread or queue place costs real memory.
+            if not 1 <= value <= 1024:
+                raise _refused(key, str(value), why="it must lie between 1 and 1024")
+
+    @property
+    def workers(self) -> int:
+        """How many requests are served at a time."""
+        if self.concurrency is not None:
+            return self.concurrency
+        return max(1, (os.cpu_count() or 1) // self.threads)
+
+
+def read_config(file: Path | None, flags: Mapping[str, ConfigValue]) -> GatewayConfig:
+    """The configuration of a file, overridden by those flags that are not None.
+
+    Raises: ConfigError, naming file and key.
+    """
+    values: dict[str, object] = {} if file is None else _read_table(file)
+    values.update({key: value for key, value in flags.items() if value is not None})
+    known = {field.name: field for field in fields(GatewayConfig)}
+    name = None if file is None else str(file)
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"{key} is no setting of the gateway", file=name, key=key, fix=fix)
+    for key, field in known.items():
+        if key not in values and field.default is MISSING:
+            raise ConfigError(
+                f"the gateway needs {key}", file=name, key=key, fix=f"set {key} in the file or as a flag"
+            )
+    try:
+        return msgspec.convert(values, GatewayConfig, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError("gateway configuration is refused", file=name, why=str(error)) from error
+    except ConfigError as error:
+        error.file = name
+        raise
+
+
+def host_id() -> str:
+    """This machine's name as a gateway id."""
+    word = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
+    return (word or "gateway")[:63]
+
+
+def _read_table(file: Path) -> dict[str, object]:
+    """The `[gateway]` table of a TOML file."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(CONFIG_CAP_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read", file=str(file), why=error.strerror) from error
+    if len(text) > CONFIG_CAP_BYTES:
+        raise ConfigError(f"{file} is refused", file=str(file), why=f"larger than {CONFIG_CAP_BYTES} bytes")
+    try:
+        tables = msgspec.toml.decode(text, type=dict[str, dict[str, object]])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not understood", file=str(file), why=str(error)) from error
+    for name in tables:
+        if name != "gateway":
+            raise ConfigError(
+                f"table [{name}] is unknown", file=str(file), key=name, fix="settings stand in [gateway]"
+            )
+    return tables.get("gateway", {})
+
+
+def _decode_path(kind: type, value: object) -> object:
+    """Paths travel as strings in TOML."""
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f"expected a path, got {value!r}")
+
+
+def _refused(key: str, value: str, *, why: str) -> ConfigError:
+    return ConfigError(f"{key} = {value!r} is refused", key=key, why=why)
