@@ -1,0 +1,96 @@
+"""A bundle on disk: opened only when every byte of it is the one that was made."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeexit.bundle.check import check_manifest
+from edgeexit.bundle.encoding import MANIFEST_CAP_BYTES, MANIFEST_FILE, decode_manifest
+from edgeexit.bundle.golden import GOLDEN_CAP_BYTES, GoldenVectors, decode_golden
+from edgeexit.bundle.manifest import Blob, Manifest
+from edgeexit.bundle.paths import check_sha256, check_size, inside, read_capped
+from edgeexit.errors import BundleError, IntegrityError
+
+# Beside the manifest lies its digest, in the form that `sha256sum -c manifest.json.sha256` checks.
+DIGEST_FILE = "manifest.json.sha256"
+_DIGEST_CAP_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle: immutable, named by the digest of its manifest.
+
+    `path` is the directory itself, links resolved, so that a switched link changes nothing under it.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def short_digest(self) -> str:
+        """The first twelve hex digits, for topics, folders and people."""
+        return self.digest[:12]
+
+    def files(self) -> tuple[str, ...]:
+        """Every file of the bundle, relative: the manifest and its digest last."""
+        blobs = dict.fromkeys(blob.file for blob in self.manifest.blobs())
+        return (*blobs, DIGEST_FILE, MANIFEST_FILE)
+
+    def blob_path(self, blob: Blob) -> Path:
+        """Where a blob of this bundle lies. Raises: UnsafePath, MissingFile, BundleError."""
+        return inside(self.path, blob.file)
+
+    def golden(self) -> GoldenVectors:
+        """The golden vectors, read and verified anew.
+
+        Raises: BundleError and its leaves; MissingExtra.
+        """
+        blob = self.manifest.golden
+        data = read_capped(self.path, blob.file, cap_bytes=GOLDEN_CAP_BYTES)
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != blob.sha256:
+            raise IntegrityError(file=blob.file, expected_sha256=blob.sha256, actual_sha256=actual)
+        return decode_golden(data, self.manifest, file=blob.file)
+
+
+def open_bundle(path: Path, *, expected_digest: str | None = None) -> Bundle:
+    """Open a bundle after verifying all of it: manifest, paths, sizes, then every digest.
+
+    The digest beside the manifest finds accidents and careless edits; it is no signature. Whoever
+    knows which bundle it must be passes `expected_digest`.
+    Raises: ManifestError, MissingFile, UnsafePath, IntegrityError, ShapeError, BundleError.
+    """
+    try:
+        root = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise BundleError(f"no bundle at {path}", file=str(path), why=str(error)) from error
+    if not root.is_dir():
+        raise BundleError(f"no bundle at {path}", file=str(path), why="a bundle is a directory")
+    data = read_capped(root, MANIFEST_FILE, cap_bytes=MANIFEST_CAP_BYTES)
+    manifest = decode_manifest(data)
+    digest = hashlib.sha256(data).hexdigest()
+    _check_digest(root, digest, expected_digest)
+    check_manifest(manifest, file=MANIFEST_FILE)
+    blobs = dict.fromkeys(manifest.blobs())
+    for blob in blobs:
+        check_size(root, blob.file, size_bytes=blob.size_bytes)
+    for blob in blobs:
+        check_sha256(root, blob.file, sha256=blob.sha256)
+    return Bundle(path=root, manifest=manifest, digest=digest)
+
+
+def digest_line(digest: str) -> bytes:
+    """What `DIGEST_FILE` holds."""
+    return f"{digest}  {MANIFEST_FILE}\n".encode()
+
+
+def _check_digest(root: Path, digest: str, expected: str | None) -> None:
+    written = read_capped(root, DIGEST_FILE, cap_bytes=_DIGEST_CAP_BYTES)
+    if written != digest_line(digest):
+        promised = written.decode("ascii", "replace").partition(" ")[0]
+        raise IntegrityError(file=MANIFEST_FILE, expected_sha256=promised, actual_sha256=digest)
+    if expected is not None and expected != digest:
+        raise IntegrityError(file=MANIFEST_FILE, expected_sha256=expected, actual_sha256=digest)
