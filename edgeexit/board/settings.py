@@ -1,0 +1,92 @@
+"""TOML into frozen, typed settings: an unknown key is an error that names file and key."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar, get_args
+
+import msgspec
+
+from edgeexit.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# A configuration file is a page of text; a megabyte of it is somebody's mistake or malice.
+LARGEST_TOML_BYTES = 1 << 20
+
+Table = Mapping[str, object]
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+def parse_toml(content: bytes, *, file: str) -> dict[str, object]:
+    """The tables of one TOML file.
+
+    Raises: ConfigError when it is too large, not UTF-8, or not TOML.
+    """
+    if len(content) > LARGEST_TOML_BYTES:
+        raise ConfigError(
+            f"{file} is too large",
+            file=file,
+            why=f"{len(content)} bytes; {LARGEST_TOML_BYTES} are allowed",
+        )
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text", file=file, why=str(error)) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file} is not TOML", file=file, why=str(error)) from error
+
+
+def decode_settings(table: Table, kind: type[Settings], *, file: str) -> Settings:
+    """The table as `kind`.
+
+    Raises: ConfigError naming the file and the key: unknown (with the nearest known one), missing, or of
+    the wrong type.
+    """
+    _refuse_unknown(table, kind, file=file, prefix="")
+    try:
+        return msgspec.convert(table, kind, strict=True)
+    except msgspec.ValidationError as error:
+        # msgspec says `Expected `float`, got `str` - at `$.source.frame_rate_hz``.
+        why, _, place = str(error).partition(" - at `$.")
+        key = place.rstrip("`") or None
+        raise ConfigError(
+            f"{file}: {key or 'a key'} cannot be used", file=file, key=key, why=why.replace("`", "")
+        ) from error
+
+
+def _refuse_unknown(table: Table, kind: type[msgspec.Struct], *, file: str, prefix: str) -> None:
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in table.items():
+        path = f"{prefix}{key}"
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1)
+            raise ConfigError(
+                f"{file}: unknown key {path}",
+                file=file,
+                key=path,
+                why=f"known here: {', '.join(sorted(known))}",
+                fix=f"did you mean {prefix}{nearest[0]}?" if nearest else "remove it",
+            )
+        inner = _struct_of(known[key])
+        if inner is None:
+            continue
+        if isinstance(value, Mapping):
+            _refuse_unknown(value, inner, file=file, prefix=f"{path}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _refuse_unknown(item, inner, file=file, prefix=f"{path}[{index}].")
+
+
+def _struct_of(annotation: object) -> type[msgspec.Struct] | None:
+    """The Struct in `X`, `X | None` or `tuple[X, ...]`; None where there is none."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
+            return candidate
+    return None
