@@ -1,0 +1,49 @@
+"""The `edgeexit` command: one thin file a verb; what a verb needs is imported when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+import edgeexit
+from edgeexit.cli import bench, convert, demo, device, flash, gateway, inspect, record, run, simulate
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        help="Vision models that answer by a deadline, on small boards, over networks that come and go.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_version)
+    app.command("convert")(convert.convert)
+    app.command("inspect")(inspect.inspect)
+    app.command("run")(run.run)
+    app.command("flash")(flash.flash)
+    app.command("gateway")(gateway.gateway)
+    app.command("device")(device.device)
+    app.command("record")(record.record)
+    app.command("simulate")(simulate.simulate)
+    app.command("demo")(demo.demo)
+    app.command("bench")(bench.bench)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgeexit {edgeexit.__version__}")
+        raise typer.Exit
+
+
+def _version(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+    ),
+) -> None:
+    """Root of the command line; only `--version` is its own."""
+
+
+def main() -> None:
+    """Entry point of the `edgeexit` program."""
+    build()()

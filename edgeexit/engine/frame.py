@@ -1,0 +1,149 @@
+"""One frame on its way to its one answer, shared by the loop, the deadline timer and the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event, Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeexit.decide.answer import Answer, Place
+from edgeexit.decide.budget import BudgetSource
+from edgeexit.decide.decision import Evidence
+from edgeexit.decide.evidence import best
+
+# Emitting costs time too (timer wake-up, sink hand-over): the timer fires this much before the deadline.
+GUARD_MS = 2.0
+# A budget of few milliseconds must not be eaten by its guard.
+GUARD_FRACTION = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image to answer.
+
+    Units: captured_ms, the device's monotonic clock. Shapes: image (H, W) or (H, W, C), 8 bit.
+    """
+
+    number: int
+    source: str
+    captured_ms: float
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one exit said, here or at a gateway. Shapes: output (C,) logits."""
+
+    evidence: Evidence
+    output: NDArray[np.float32]
+    place: Place
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the loop has spent on a frame so far; written by the loop's thread only."""
+
+    stages_run: int = 0
+    offloads: int = 0
+    uplink_bytes: int = 0
+    decision_us: list[float] = field(default_factory=list)
+
+
+class OpenFrame:
+    """A frame without an answer yet; `close` succeeds once, whoever calls it first."""
+
+    __slots__ = (
+        "_answer",
+        "_best",
+        "_budgets",
+        "_clock",
+        "_emit",
+        "_link_up",
+        "_lock",
+        "frame",
+        "spent",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        frame: Frame,
+        *,
+        budgets: BudgetSource,
+        clock: Callable[[], float],
+        emit: Callable[[Answer], None],
+        link_up: Callable[[], bool | None],
+    ) -> None:
+        self.frame = frame
+        self.spent = Spent()
+        self.wake = Event()
+        self._budgets = budgets
+        self._clock = clock
+        self._emit = emit
+        self._link_up = link_up
+        self._lock = Lock()
+        self._best: Finding | None = None
+        self._answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer, once there is one."""
+        return self._answer
+
+    @property
+    def best(self) -> Finding | None:
+        """The best finding in hand."""
+        return self._best
+
+    def remaining_ms(self, now_ms: float) -> float:
+        """Time left until the answer must be emitted, by the budget in force now, less the guard."""
+        budget_ms = self._budgets.budget(now_ms).latency_ms
+        guard_ms = min(GUARD_MS, GUARD_FRACTION * budget_ms)
+        return self.frame.captured_ms + budget_ms - guard_ms - now_ms
+
+    def offer(self, finding: Finding) -> None:
+        """Weigh a finding against the one in hand; the better of the two stays in hand."""
+        with self._lock:
+            held = self._best
+            if held is None:
+                self._best = finding
+                return
+            evidence = best(held.evidence, finding.evidence)
+            kept = finding if evidence.exit == finding.evidence.exit else held
+            self._best = Finding(evidence, kept.output, kept.place)
+
+    def close(self, reason: str) -> bool:
+        """Emit the best finding as the answer; False when there is none, or it was emitted before."""
+        with self._lock:
+            if self._answer is not None or self._best is None:
+                return False
+            answer = self._answer = self._compose(self._best, reason)
+        self._emit(answer)
+        self.wake.set()
+        return True
+
+    def _compose(self, finding: Finding, reason: str) -> Answer:
+        now_ms = self._clock()
+        evidence, spent = finding.evidence, self.spent
+        return Answer(
+            frame=self.frame.number,
+            source=self.frame.source,
+            label=evidence.label,
+            score=evidence.score,
+            quality=evidence.quality,
+            output=tuple(finding.output.tolist()),
+            exit=evidence.exit,
+            place=finding.place,
+            captured_ms=self.frame.captured_ms,
+            latency_ms=now_ms - self.frame.captured_ms,
+            deadline_ms=self._budgets.budget(now_ms).latency_ms,
+            reason=reason,
+            stages_run=spent.stages_run,
+            offloads=spent.offloads,
+            uplink_bytes=spent.uplink_bytes,
+            link_up=self._link_up(),
+            decision_us=tuple(spent.decision_us),
+        )

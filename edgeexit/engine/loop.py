@@ -1,0 +1,263 @@
+"""The inference loop: decide; then answer, offload, wait, or run the next stage; then decide again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+from edgeexit.bundle.manifest import TensorSpec
+from edgeexit.bundle.store import Bundle
+from edgeexit.decide.answer import Answer, Place, Record
+from edgeexit.decide.budget import BudgetSource
+from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
+from edgeexit.decide.latency import LatencyModel
+from edgeexit.decide.link import LinkEstimator
+from edgeexit.engine.deadline import DeadlineTimer
+from edgeexit.engine.frame import Finding, Frame, OpenFrame
+from edgeexit.engine.judging import Judge
+from edgeexit.engine.offloads import Flight, Offloads, in_flight
+from edgeexit.errors import RunnerError
+from edgeexit.runner.preprocess import input_tensors
+from edgeexit.runner.protocol import Runner, Tensors
+from edgeexit.transport.protocol import Clock, Transport
+
+# A policy that waits without saying how long is asked again after this, in case a budget has shrunk.
+WAIT_MS = 10.0
+# Two failed sends say that a third within the same frame would hardly be in time.
+OFFLOADS_PER_FRAME = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every frame's journey uses."""
+
+    runner: Runner
+    policy: Policy
+    latency: LatencyModel
+    budgets: BudgetSource
+    clock: Clock
+    judge: Judge
+    offloads: Offloads | None
+    byte_price: float
+
+
+class Engine:
+    """Answers frames one at a time, in the calling thread.
+
+    `emit` receives each Answer once, and each OffloadRecord when its end is known. It is called from
+    the loop's, the timer's or the transport's thread: it must be safe for that, and quick.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runner: Runner,
+        *,
+        policy: Policy,
+        latency: LatencyModel,
+        budgets: BudgetSource,
+        clock: Clock,
+        emit: Callable[[Record], None],
+        transport: Transport | None = None,
+        link: LinkEstimator | None = None,
+        byte_price: float = 0.0,
+    ) -> None:
+        manifest = bundle.manifest
+        judge = Judge(manifest, [runner.variant(stage) for stage in range(runner.stage_count)])
+        offloads = None
+        if transport is not None:
+            offloads = Offloads(
+                manifest=manifest,
+                digest=bundle.digest,
+                transport=transport,
+                link=link if link is not None else LinkEstimator(),
+                judge=judge.judge,
+                clock=clock,
+                emit=emit,
+            )
+        self._parts = _Parts(
+            runner=runner,
+            policy=policy,
+            latency=latency,
+            budgets=budgets,
+            clock=clock,
+            judge=judge,
+            offloads=offloads,
+            byte_price=byte_price,
+        )
+        self._emit = emit
+        self._transport = transport
+        self._preprocessing = manifest.preprocessing
+        self._input: TensorSpec = manifest.boundaries[0].tensors[0]
+        self._timer = DeadlineTimer(clock)
+
+    def __enter__(self) -> Engine:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Start the deadline timer and the transport."""
+        self._timer.open()
+        if self._transport is not None:
+            self._transport.open()
+
+    def close(self) -> None:
+        """Stop both; every offload still in flight is recorded as failed."""
+        if self._parts.offloads is not None:
+            self._parts.offloads.close()
+        self._timer.close()
+
+    def idle(self) -> None:
+        """Use the time between frames: learn from late replies, probe a link that was not used."""
+        offloads = self._parts.offloads
+        if offloads is not None:
+            now_ms = self._parts.clock()
+            offloads.look(now_ms)
+            offloads.probe_if_due(now_ms)
+
+    def answer(self, frame: Frame) -> Answer:
+        """Answer one frame by the deadline in force, with the best there is.
+
+        Raises: RunnerError when no stage could run and no reply came either; DataError for an image
+        that does not fit the bundle's input.
+        """
+        parts = self._parts
+        open_frame = OpenFrame(
+            frame, budgets=parts.budgets, clock=parts.clock, emit=self._emit, link_up=self._link_up
+        )
+        tensors = input_tensors(frame.image, self._preprocessing, self._input)
+        self._timer.watch(open_frame)
+        try:
+            answer = _Journey(parts, open_frame, tensors).finish()
+        finally:
+            self._timer.watch(None)
+        self.idle()
+        return answer
+
+    def _link_up(self) -> bool | None:
+        offloads = self._parts.offloads
+        return None if offloads is None else offloads.up
+
+
+class _Journey:
+    """One frame's way through the stages: what has been done for it, and what comes next."""
+
+    __slots__ = ("_boundary", "_failed", "_flight", "_frame", "_input", "_may_send", "_parts", "_stages_done")
+
+    def __init__(self, parts: _Parts, frame: OpenFrame, tensors: Tensors) -> None:
+        self._parts = parts
+        self._frame = frame
+        self._input = tensors
+        self._boundary = tensors
+        self._stages_done = 0
+        self._flight: Flight | None = None
+        self._may_send = True
+        self._failed: RunnerError | None = None
+
+    def finish(self) -> Answer:
+        """Decide and act until there is an answer."""
+        frame = self._frame
+        while frame.answer is None:
+            decision = self._decide()
+            if decision is None:
+                break
+            self._act(decision)
+        answer = frame.answer
+        if answer is None:  # nothing here could run, and nobody else answered
+            raise self._failed or RunnerError("no stage could run")
+        return answer
+
+    def _decide(self) -> Decision | None:
+        """Ask the policy; None when a reply has closed the frame, or nothing can be done any more."""
+        parts, frame = self._parts, self._frame
+        began_s = perf_counter()
+        now_ms = parts.clock()
+        if parts.offloads is not None:
+            parts.offloads.look(now_ms)
+        if frame.answer is not None:
+            return None
+        flying = in_flight(self._flight, now_ms)
+        if self._failed is not None:
+            return self._without_runner(now_ms, flying is not None)
+        best = frame.best
+        decision = parts.policy.decide(
+            Situation(
+                remaining_ms=frame.remaining_ms(now_ms),
+                elapsed_ms=now_ms - frame.frame.captured_ms,
+                stages_done=self._stages_done,
+                stage_count=parts.runner.stage_count,
+                evidence=None if best is None else best.evidence,
+                prior_quality=parts.judge.prior_quality,
+                compute=parts.latency.forecast(now_ms),
+                link=None if parts.offloads is None else parts.offloads.forecast(now_ms),
+                options=() if flying is not None else self._options(now_ms),
+                in_flight=flying,
+                offloads=frame.spent.offloads,
+                byte_price=parts.byte_price,
+            )
+        )
+        frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)
+        return decision
+
+    def _options(self, now_ms: float) -> tuple[OffloadOption, ...]:
+        parts = self._parts
+        if parts.offloads is None or not self._may_send or self._frame.spent.offloads >= OFFLOADS_PER_FRAME:
+            return ()
+        return parts.offloads.options(self._stages_done, parts.budgets.budget(now_ms).uplink_bytes)
+
+    def _act(self, decision: Decision) -> None:
+        """Do what was decided; whatever a policy says, a frame without an answer gets stage 0."""
+        frame = self._frame
+        if decision.action is Action.OFFLOAD and decision.option is not None:
+            self._send(decision.option)
+        elif decision.action is Action.WAIT and self._flight is not None:
+            self._wait(decision.wait_ms)
+        elif decision.action is Action.EXIT and frame.best is not None:
+            frame.close(decision.reason)
+        elif self._stages_done < self._parts.runner.stage_count:
+            self._run_stage()
+        else:
+            frame.close(decision.reason)
+
+    def _run_stage(self) -> None:
+        parts, frame, stage = self._parts, self._frame, self._stages_done
+        began_ms = parts.clock()
+        try:
+            done = parts.runner.run(stage, self._boundary)
+        except RunnerError as error:
+            self._failed = error
+            return
+        ended_ms = parts.clock()
+        parts.latency.observe(stage, ended_ms - began_ms, ended_ms)
+        frame.spent.stages_run += 1
+        self._boundary = done.boundary
+        self._stages_done += 1
+        frame.offer(Finding(parts.judge.judge(stage, done.output), done.output, Place.DEVICE))
+
+    def _send(self, option: OffloadOption) -> None:
+        parts, frame = self._parts, self._frame
+        if parts.offloads is None:
+            return
+        tensors = self._input if option.boundary == 0 else self._boundary
+        left_ms = frame.remaining_ms(parts.clock())
+        frame.wake.clear()
+        self._flight = parts.offloads.send(frame, option, tensors, left_ms)
+        # Refused by our own side (no credit, too large, link just lost): asking again would loop.
+        self._may_send = self._flight is not None
+
+    def _wait(self, wait_ms: float | None) -> None:
+        remaining_ms = self._frame.remaining_ms(self._parts.clock())
+        pause_ms = min(wait_ms if wait_ms is not None else WAIT_MS, WAIT_MS, max(remaining_ms, 0.0))
+        self._frame.wake.wait(pause_ms / 1000.0)
+
+    def _without_runner(self, now_ms: float, flying: bool) -> Decision | None:
+        """A stage has failed: what is in hand is the answer, else what is in flight, else nothing."""
+        if self._frame.best is not None:
+            return Decision(Action.EXIT, "stage-failed")
+        if flying and self._frame.remaining_ms(now_ms) > 0.0:
+            return Decision(Action.WAIT, "stage-failed")
+        return None

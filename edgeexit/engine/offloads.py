@@ -1,0 +1,287 @@
+"""Offloads of the engine: what could be sent, what is in flight, and what every reply teaches.
+
+Replies arrive on the transport's thread. There they may close a frame, no more; the estimators learn
+from them on the loop's own thread, so that they need no locks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeexit.bundle.manifest import Manifest
+from edgeexit.decide.answer import OffloadOutcome, OffloadRecord, Place
+from edgeexit.decide.decision import Evidence, InFlight, LinkForecast, OffloadOption
+from edgeexit.decide.link import LinkEstimator
+from edgeexit.engine.frame import Finding, OpenFrame
+from edgeexit.errors import EdgeExitError, OffloadError
+from edgeexit.runner.protocol import Tensor
+from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong, Transport
+
+# Weight of the newest encode time; encoding is a copy, so its time hardly moves.
+ENCODE_WEIGHT = 0.2
+
+
+@dataclass(slots=True)
+class Flight:
+    """One payload on its way. Units: sent_ms and landed_ms on the device's clock."""
+
+    token: int
+    frame: OpenFrame
+    option: OffloadOption
+    sent_ms: float
+    landed_ms: float | None = None
+    reply: OffloadReply | None = None
+    failure: str | None = None
+
+    @property
+    def landed(self) -> bool:
+        """Whether its end is known."""
+        return self.landed_ms is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _ProbeEnd:
+    landed_ms: float
+    pong: Pong | None
+
+
+class Offloads:
+    """Sends boundaries through a transport and keeps the link estimator informed."""
+
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        digest: str,
+        transport: Transport,
+        link: LinkEstimator,
+        judge: Callable[[int, Tensor], Evidence],
+        clock: Clock,
+        emit: Callable[[OffloadRecord], None],
+    ) -> None:
+        self._digest = digest
+        self._transport = transport
+        self._link = link
+        self._judge = judge
+        self._clock = clock
+        self._emit = emit
+        self._exits = manifest.exits
+        self._options = [
+            [
+                OffloadOption(
+                    boundary=index,
+                    codec=codec.codec,
+                    payload_bytes=codec.payload_bytes,
+                    quality_cost=codec.quality_cost,
+                )
+                for codec in boundary.codecs
+            ]
+            for index, boundary in enumerate(manifest.boundaries)
+        ]
+        self._tokens = 0
+        self._landed: deque[Flight | _ProbeEnd] = deque()
+        self._unsettled: list[Flight] = []
+        self._status = transport.status()
+        self._probing = False
+
+    @property
+    def up(self) -> bool:
+        """Whether the link was up when it was last looked at."""
+        return self._status.up
+
+    def look(self, now_ms: float) -> None:
+        """Learn from all that has landed, and see how the link stands."""
+        while self._landed:
+            end = self._landed.popleft()
+            if isinstance(end, Flight):
+                self._learn(end)
+            else:
+                self._learn_probe(end)
+        self._settle()
+        status: LinkStatus = self._transport.status()
+        if status.up != self._status.up:
+            self._link.connection(status.up, now_ms)
+        self._status = status
+
+    def forecast(self, now_ms: float) -> LinkForecast:
+        """What is known of the link now."""
+        return self._link.forecast(now_ms)
+
+    def options(self, stages_done: int, uplink_budget_bytes: int | None) -> tuple[OffloadOption, ...]:
+        """What could be sent now: the input, and the boundary that the last stage gave."""
+        if not self._status.up or stages_done >= len(self._options):
+            return ()
+        cap_bytes = self._status.largest_payload_bytes
+        if uplink_budget_bytes is not None:
+            cap_bytes = min(cap_bytes, uplink_budget_bytes)
+        possible = self._options[0] if stages_done == 0 else self._options[0] + self._options[stages_done]
+        return tuple(option for option in possible if option.payload_bytes <= cap_bytes)
+
+    def send(
+        self, frame: OpenFrame, option: OffloadOption, tensors: Mapping[str, Tensor], left_ms: float
+    ) -> Flight | None:
+        """Send a boundary; None when it could not even be sent."""
+        self._tokens += 1
+        sent_ms = self._clock()
+        flight = Flight(self._tokens, frame, option, sent_ms)
+        request = OffloadRequest(
+            frame=frame.frame.number,
+            bundle_digest=self._digest,
+            boundary=option.boundary,
+            codec=option.codec,
+            tensors=tensors,
+            budget_left_ms=left_ms,
+        )
+        try:
+            future = self._transport.submit(request)
+        except OffloadError:
+            return None  # nothing left this board: there is nothing to record and nothing to learn
+        self._link.sent(flight.token, option, sent_ms)
+        self._remember_encode_ms(option, self._clock() - sent_ms)
+        self._unsettled.append(flight)
+        frame.spent.offloads += 1
+        frame.spent.uplink_bytes += option.payload_bytes
+        future.add_done_callback(lambda done: self._land(flight, done))
+        return flight
+
+    def probe_if_due(self, now_ms: float) -> None:
+        """Send a probe when the estimator asks for one and none is under way."""
+        if self._probing or not self._status.up:
+            return
+        payload_bytes = self._link.wants_probe(now_ms)
+        if payload_bytes is None:
+            return
+        try:
+            future = self._transport.probe(payload_bytes)
+        except OffloadError:
+            self._link.probe_failed(now_ms)
+            return
+        self._probing = True
+        future.add_done_callback(self._land_probe)
+
+    def close(self) -> None:
+        """End the transport and record how every offload ended."""
+        self._transport.close()
+        self.look(self._clock())
+
+    def _land(self, flight: Flight, done: Future[OffloadReply]) -> None:
+        """On the transport's thread: note the end, and answer the frame if the reply is the best there is."""
+        now_ms = self._clock()
+        try:
+            reply = done.result()
+            finding = self._finding(reply)
+        except (OffloadError, CancelledError) as error:
+            flight.failure = error.why or error.what if isinstance(error, EdgeExitError) else "cancelled"
+        else:
+            flight.reply = reply
+            flight.frame.offer(finding)
+            if reply.exit == len(self._exits) - 1:
+                flight.frame.close("gateway")
+        flight.landed_ms = now_ms
+        self._landed.append(flight)
+        flight.frame.wake.set()
+
+    def _finding(self, reply: OffloadReply) -> Finding:
+        output = np.asarray(reply.output, dtype=np.float32).reshape(-1)
+        if not 0 <= reply.exit < len(self._exits):
+            raise OffloadError("reply is refused", why=f"exit {reply.exit} does not exist")
+        if output.size != self._exits[reply.exit].output.size or not np.isfinite(output).all():
+            raise OffloadError("reply is refused", why="output has the wrong size or is not finite")
+        return Finding(self._judge(reply.exit, output), output, Place.GATEWAY)
+
+    def _land_probe(self, done: Future[Pong]) -> None:
+        try:
+            pong = done.result()
+        except (OffloadError, CancelledError):
+            pong = None
+        self._landed.append(_ProbeEnd(self._clock(), pong))
+
+    def _learn(self, flight: Flight) -> None:
+        landed_ms = flight.landed_ms if flight.landed_ms is not None else self._clock()
+        reply = flight.reply
+        if reply is None:
+            self._link.failed(flight.token, flight.failure or "unknown", landed_ms)
+        else:
+            self._link.replied(
+                flight.token,
+                elapsed_ms=reply.elapsed_ms,
+                queue_ms=reply.queue_ms,
+                compute_ms=reply.compute_ms,
+                downlink_bytes=reply.downlink_bytes,
+                now_ms=landed_ms,
+            )
+
+    def _learn_probe(self, end: _ProbeEnd) -> None:
+        self._probing = False
+        if end.pong is None:
+            self._link.probe_failed(end.landed_ms)
+        else:
+            self._link.pinged(end.pong.uplink_bytes, end.pong.elapsed_ms, end.landed_ms)
+
+    def _settle(self) -> None:
+        """Record the flights whose end and whose frame's end are both known."""
+        still_open: list[Flight] = []
+        for flight in self._unsettled:
+            record = _record(flight)
+            if record is None:
+                still_open.append(flight)
+            else:
+                self._emit(record)
+        self._unsettled = still_open
+
+    def _remember_encode_ms(self, option: OffloadOption, took_ms: float) -> None:
+        options = self._options[option.boundary]
+        for index, known in enumerate(options):
+            if known.codec == option.codec:
+                encode_ms = known.encode_ms + ENCODE_WEIGHT * (took_ms - known.encode_ms)
+                options[index] = OffloadOption(
+                    boundary=known.boundary,
+                    codec=known.codec,
+                    payload_bytes=known.payload_bytes,
+                    encode_ms=encode_ms,
+                    quality_cost=known.quality_cost,
+                )
+
+
+def in_flight(flight: Flight | None, now_ms: float) -> InFlight | None:
+    """How a policy sees a payload that has not landed."""
+    if flight is None or flight.landed:
+        return None
+    return InFlight(option=flight.option, waited_ms=now_ms - flight.sent_ms)
+
+
+def _record(flight: Flight) -> OffloadRecord | None:
+    answer, reply = flight.frame.answer, flight.reply
+    if flight.landed_ms is None:
+        return None
+    if reply is None:
+        outcome, reason = OffloadOutcome.FAILED, flight.failure or "unknown"
+    elif answer is None:
+        return None
+    elif answer.place is Place.GATEWAY and answer.exit == reply.exit:
+        outcome, reason = OffloadOutcome.USED, answer.reason
+    elif flight.landed_ms > answer.captured_ms + min(answer.deadline_ms, answer.latency_ms):
+        by_deadline = (
+            answer.reason == "deadline" or flight.landed_ms > answer.captured_ms + answer.deadline_ms
+        )
+        outcome = OffloadOutcome.LATE if by_deadline else OffloadOutcome.UNUSED
+        reason = "after-deadline" if by_deadline else "answered-before"
+    else:
+        outcome, reason = OffloadOutcome.UNUSED, "deeper-in-hand"
+    return OffloadRecord(
+        frame=flight.frame.frame.number,
+        boundary=flight.option.boundary,
+        codec=flight.option.codec,
+        uplink_bytes=reply.uplink_bytes if reply is not None else flight.option.payload_bytes,
+        outcome=outcome,
+        reason=reason,
+        elapsed_ms=flight.landed_ms - flight.sent_ms,
+        queue_ms=None if reply is None else reply.queue_ms,
+        compute_ms=None if reply is None else reply.compute_ms,
+        gateway=None if reply is None else reply.gateway,
+    )
