@@ -15,7 +15,10 @@ class Action(Enum):
     """What to do next with the frame in hand."""
 
     EXIT = "exit"
-    """Emit the best answer in hand and close the frame."""
+    """Emit the best answer in hand and close the frame, which cancels what is in flight for it.
+
+    Asked for before anything is in hand, it runs stage 0 first: after stage 0 there is always an answer.
+    """
     CONTINUE = "continue"
     """Run the next stage here."""
     OFFLOAD = "offload"
@@ -49,7 +52,7 @@ class OffloadOption:
     """One payload that could be sent now.
 
     Units: payload_bytes, on the wire, framing included; encode_ms, time to make it; quality_cost,
-    fraction of quality that the codec loses.
+    fraction of quality that the codec loses; energy_mj, to encode and send it, 0 where not measured.
     """
 
     boundary: int
@@ -57,6 +60,7 @@ class OffloadOption:
     payload_bytes: int
     encode_ms: float = 0.0
     quality_cost: float = 0.0
+    energy_mj: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,11 @@ class Situation:
     Shapes: prior_quality (K,), mean quality of each exit before anything is known of this frame.
 
     `options` holds what could be sent now: boundary 0 always, boundary `stages_done` when its tensors
-    exist; it is empty without a transport. `offloads` counts the payloads sent for this frame.
+    exist, and only what the budget's bytes still pay for; it is empty without a transport.
+    `later_options` holds what could be sent once further stages are done, boundaries `stages_done` + 1
+    … K-1; with it a policy sees that a smaller payload is one stage away. `offloads` counts the
+    payloads sent for this frame. A reply to one of them answers the frame without asking the policy.
+    `stage_energy_mj` is what each stage costs, empty where no sensor ever told.
     """
 
     remaining_ms: float
@@ -127,7 +135,11 @@ class Situation:
     in_flight: InFlight | None
     offloads: int = 0
     byte_price: float = 0.0
-    """Quality that one uplink byte must buy (λ of the objective)."""
+    """Quality that one uplink byte must buy (λ_b of the objective)."""
+    later_options: tuple[OffloadOption, ...] = ()
+    energy_price: float = 0.0
+    """Quality that one millijoule must buy (λ_e of the objective)."""
+    stage_energy_mj: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +153,24 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Port: chooses the next action; pure."""
+    """Port: chooses the next action; pure.
+
+    A policy that learns also satisfies `edgeexit.decide.learner.Learner`: whoever drives it tells it
+    what was observed, and its choice is a function of the Situation and of what it was told.
+    """
 
     @property
     def name(self) -> str:
         """Name in reports."""
+        ...
+
+    @property
+    def anytime(self) -> bool:
+        """Whether the best answer in hand is emitted at the deadline while a stage or a wait overruns.
+
+        The engine always does so. A replay does so only where this is True: baselines as published
+        answer when they are done, late or not.
+        """
         ...
 
     def decide(self, situation: Situation) -> Decision:

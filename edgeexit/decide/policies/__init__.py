@@ -1,0 +1,1 @@
+"""The recommended policy, and every baseline it is measured against, one paper a file."""
