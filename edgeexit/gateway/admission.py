@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
 
+from edgeexit.transport.status import Reason, Status
+
 # Time kept back for packing the reply and handing it to the broker connection: 0.2 ms were usual for
 # 40 kB on a loopback, a busy small machine takes several times that.
 REPLY_GUARD_MS = 1.0
@@ -28,22 +30,15 @@ Work = TypeVar("Work")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refusal as it travels: status and word of the wire, and when asking again makes sense."""
+    """A refusal as it travels, and when asking again makes sense."""
 
-    status: int
-    reason: str
+    status: Status
     retry_after_ms: float | None = None
 
-
-MALFORMED = Refusal(400, "malformed")
-UNKNOWN_BUNDLE = Refusal(404, "unknown_bundle")
-UNKNOWN_STAGE = Refusal(404, "unknown_stage")
-TOO_LATE = Refusal(408, "too_late")
-DIGEST_MISMATCH = Refusal(409, "digest_mismatch")
-TOO_LARGE = Refusal(413, "too_large")
-VERSION = Refusal(426, "version")
-FAILED = Refusal(500, "failed")
-DRAINING = Refusal(503, "draining")
+    @property
+    def reason(self) -> str:
+        """The word for it."""
+        return str((self.status.reason or Reason.FAILED).value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +127,13 @@ class Admission(Generic[Work]):
         if left_ms <= 0.0:
             return Verdict(False, "expired")
         if self._draining:
-            return Verdict(False, DRAINING.reason, DRAINING)
+            return self._refused(Refusal(Status.DRAINING))
         if left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
-            return Verdict(False, TOO_LATE.reason, TOO_LATE)
+            return self._refused(Refusal(Status.TOO_LATE))
         wait_ms = self._wait_ms(ticket.deadline_ms, now_ms)
         full = len(self._queue) >= self._queue_limit
         if full or left_ms < wait_ms + ticket.first_exit_ms + REPLY_GUARD_MS:
-            return Verdict(False, "busy", Refusal(429, "busy", self.backlog_ms(now_ms)))
+            return self._refused(Refusal(Status.BUSY, self.backlog_ms(now_ms)))
         heapq.heappush(self._queue, (ticket.deadline_ms, next(self._order), ticket))
         return Verdict(True, "admitted")
 
@@ -151,7 +146,7 @@ class Admission(Generic[Work]):
             if left_ms <= 0.0:
                 lapsed.append(Lapsed(ticket, None))
             elif left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
-                lapsed.append(Lapsed(ticket, TOO_LATE))
+                lapsed.append(Lapsed(ticket, Refusal(Status.TOO_LATE)))
             else:
                 self._running[ticket.key] = now_ms + ticket.service_ms
                 return Turn(ticket, tuple(lapsed))
@@ -167,13 +162,17 @@ class Admission(Generic[Work]):
 
     def clear(self) -> tuple[Lapsed[Work], ...]:
         """Give back everything still queued, refused as draining."""
-        left = tuple(Lapsed(ticket, DRAINING) for _, _, ticket in self._queue)
+        left = tuple(Lapsed(ticket, Refusal(Status.DRAINING)) for _, _, ticket in self._queue)
         self._queue.clear()
         return left
 
     def backlog_ms(self, now_ms: float) -> float:
         """When a request that comes last would start to be served, at least `SHORTEST_RETRY_MS`."""
         return max(SHORTEST_RETRY_MS, self._wait_ms(float("inf"), now_ms))
+
+    @staticmethod
+    def _refused(refusal: Refusal) -> Verdict:
+        return Verdict(False, refusal.reason, refusal)
 
     def _wait_ms(self, deadline_ms: float, now_ms: float) -> float:
         """Expected time until a worker is free for a request with this deadline."""

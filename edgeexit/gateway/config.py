@@ -13,12 +13,10 @@ from pathlib import Path
 import msgspec
 
 from edgeexit.errors import ConfigError
+from edgeexit.transport.topics import ID_CAP, require_id
 
 # A configuration file is a page of text; anything larger is another file.
 CONFIG_CAP_BYTES = 64 * 2**10
-# One path segment of a topic, and a word that every broker takes as a client id.
-ID_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})")
-
 ConfigValue = str | int | float | bool | Path | None
 
 
@@ -45,10 +43,7 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", host_id())
-        if ID_PATTERN.fullmatch(self.id) is None:
-            raise _refused(
-                "id", self.id, why="an id is 1 to 63 of a-z, 0-9 and '-', and begins with no hyphen"
-            )
+        require_id(self.id, key="id")
         bounds = {"threads": self.threads, "queue_limit": self.queue_limit, "bundle_limit": self.bundle_limit}
         if self.concurrency is not None:
             bounds["concurrency"] = self.concurrency
@@ -96,7 +91,7 @@ def read_config(file: Path | None, flags: Mapping[str, ConfigValue]) -> GatewayC
 def host_id() -> str:
     """This machine's name as a gateway id."""
     word = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
-    return (word or "gateway")[:63]
+    return (word or "gateway")[:ID_CAP]
 
 
 def _read_table(file: Path) -> dict[str, object]:

@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeexit.gateway.admission import (
-    DRAINING,
     REPLY_GUARD_MS,
-    TOO_LATE,
     Admission,
+    Refusal,
     Ticket,
     expiry_s,
 )
+from edgeexit.transport.status import Status
+
+TOO_LATE = Refusal(Status.TOO_LATE)
 
 
 def ticket(
@@ -107,7 +109,7 @@ def test_draining_refuses_new_and_serves_old() -> None:
     admission = Admission[int](queue_limit=8, workers=1)
     assert admission.offer(ticket(0), 0.0).admitted
     admission.drain()
-    assert admission.offer(ticket(1), 0.0).refusal == DRAINING
+    assert admission.offer(ticket(1), 0.0).refusal == Refusal(Status.DRAINING)
     assert admission.take(0.0).ticket is not None
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeexit.errors import ConfigError
-from edgeexit.gateway.config import ID_PATTERN, GatewayConfig, host_id, read_config
+from edgeexit.gateway.config import GatewayConfig, host_id, read_config
+from edgeexit.transport.topics import require_id
 
 
 def test_flags_override_the_file_and_none_does_not(tmp_path: Path) -> None:
@@ -19,7 +20,7 @@ def test_flags_override_the_file_and_none_does_not(tmp_path: Path) -> None:
 
 def test_id_is_this_host_by_default() -> None:
     assert GatewayConfig(store=Path("bundles")).id == host_id()
-    assert ID_PATTERN.fullmatch(host_id())
+    assert require_id(host_id(), key="id")
 
 
 def test_workers_default_to_processors_per_thread() -> None:
