@@ -78,12 +78,13 @@ def judge(
 
 
 def best(held: Evidence | None, fresh: Evidence) -> Evidence:
-    """The one of two views to answer with: the higher calibrated quality, the deeper one on a tie.
+    """The one of two views to answer with: the deeper exit, unless it said nothing usable (score 0).
 
-    A deeper exit is worse than a shallower one only where its own score is poor; then the shallower
-    answer is kept, and its view of deeper exits gives way to the fresher one.
+    The qualities of two exits are conditioned on different scores, so taking the larger one would pick
+    the luckier score, not the better answer: a poor score deep down means that the shallow answer is
+    doubtful too. The deeper exit has seen more.
     """
-    if held is None or fresh.quality >= held.quality:
+    if held is None or fresh.score > 0.0:
         return fresh
     expected = (*held.expected_quality[: fresh.exit], *fresh.expected_quality[fresh.exit :])
     return Evidence(held.exit, held.score, held.label, expected)
