@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Tensor = NDArray[np.generic]
 Tensors = Mapping[str, Tensor]
+Clock = Callable[[], float]
+"""Monotonic milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,284 @@
+"""Choosing variants by measurement: the fastest that reproduces its golden vectors on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from edgeexit.bundle.golden import GoldenVectors
+from edgeexit.bundle.manifest import Precision, Variant
+from edgeexit.bundle.store import Bundle
+from edgeexit.errors import RunnerError, ShapeError, VariantRejected
+from edgeexit.runner.examine import (
+    LEAST_AGREEMENT,
+    Trial,
+    Verdict,
+    agreement_of,
+    failed_report,
+    judge_trial,
+    trial_report,
+    try_out,
+)
+from edgeexit.runner.litert import LiteRTRunner, LoadedStage, find_variant, load_stage
+from edgeexit.runner.protocol import Clock, Tensors
+from edgeexit.runner.report import (
+    SELECTION_SCHEMA,
+    SelectionKey,
+    SelectionReport,
+    VariantReport,
+    read_report,
+    write_report,
+)
+from edgeexit.runner.runtime import Runtime, find_runtime
+
+# Eight vectors tell a broken kernel from a sound one, and keep a ViT-Tiny under a second on one x86 core.
+VECTORS = 8
+# Timing goes on until it has taken this long a stage, or this many rounds: stages of microseconds need
+# many, stages of 100 ms have had enough with their golden vectors.
+TIMING_MS = 20.0
+LEAST_ROUNDS = 3
+MOST_ROUNDS = 50
+# A variant must be this much faster to displace a more exact one: repeated timings of the same file on a
+# busy machine differ by about as much.
+FASTER_BY = 0.03
+
+_EXACTNESS: dict[Precision, int] = {"f32": 0, "f16": 1, "int8": 2}
+
+
+def monotonic_ms() -> float:
+    """The usual clock."""
+    return perf_counter() * 1000.0
+
+
+def open_verified(
+    bundle: Bundle,
+    *,
+    threads: int = 1,
+    stages: range | None = None,
+    prefer: str | None = None,
+    clock: Clock = monotonic_ms,
+    cache: Path | None = None,
+    runtime: Runtime | None = None,
+) -> tuple[LiteRTRunner, SelectionReport]:
+    """An open runner of `stages` (all by default), each in the fastest variant that proved correct here.
+
+    Golden inputs run through every loadable variant; outputs are held against the float network's. A
+    variant named by `prefer` is taken wherever it passes, whatever its speed. A report kept at `cache`
+    for the same bundle, runtime and machine is believed; otherwise a new one is written there.
+    Raises: VariantRejected when no variant of a stage passes, RunnerError when none can be loaded,
+    MissingExtra, BundleError.
+    """
+    count = bundle.manifest.stage_count
+    wanted = stages if stages is not None else range(count)
+    _check_wanted(bundle, wanted, prefer)
+    used = runtime if runtime is not None else find_runtime()
+    key = SelectionKey(
+        schema=SELECTION_SCHEMA,
+        bundle_digest=bundle.digest,
+        runtime=used.name,
+        runtime_version=used.version,
+        machine=f"{platform.machine()} {os.cpu_count()}",
+        threads=threads,
+        first=wanted.start,
+        stop=wanted.stop,
+        prefer=prefer,
+    )
+    known = read_report(cache, key) if cache is not None else None
+    if known is not None:
+        reopened = _reopen(bundle, known, used, threads)
+        if reopened is not None:
+            return reopened, known
+    selection = _Selection(bundle, used, threads, wanted, prefer, clock)
+    begun_ms = clock()
+    chosen = selection.choose()
+    report = SelectionReport(
+        key=key,
+        chosen=tuple(trial.loaded.variant.name for trial in chosen),
+        median_ms=tuple(trial.median_ms for trial in chosen),
+        variants=tuple(selection.reports),
+        elapsed_ms=clock() - begun_ms,
+        note=selection.note,
+    )
+    if cache is not None:
+        write_report(cache, report)
+    return LiteRTRunner.of_loaded(bundle, [trial.loaded for trial in chosen], threads=threads), report
+
+
+@dataclass(frozen=True, slots=True)
+class _Winners:
+    """Of one stage: the most exact variant that passed, and the one to use."""
+
+    exact: Trial
+    chosen: Trial
+
+
+class _Selection:
+    """One examination of the stages of a bundle, in order."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        threads: int,
+        wanted: range,
+        prefer: str | None,
+        clock: Clock,
+    ) -> None:
+        self._bundle = bundle
+        self._runtime = runtime
+        self._threads = threads
+        self._wanted = wanted
+        self._prefer = prefer
+        self._clock = clock
+        self._labelled = bundle.manifest.task == "classification"
+        self.reports: list[VariantReport] = []
+        self.note: str | None = None
+
+    def choose(self) -> list[Trial]:
+        """The chosen variant of every wanted stage. Raises: VariantRejected, RunnerError, BundleError."""
+        golden = self._bundle.golden()
+        spread = np.linspace(0, golden.count - 1, min(VECTORS, golden.count))
+        rows = [int(row) for row in spread.round()]
+        inputs: list[Tensors] = [golden.sample(row) for row in rows]
+        first: list[Tensors] = inputs
+        winners: list[_Winners] = []
+        for stage in range(self._wanted.stop):
+            if stage == self._wanted.start:
+                first = inputs
+            won = self._stage(stage, inputs, golden, rows)
+            inputs = [given.boundary for given in won.exact.given]
+            won.exact.given, won.chosen.given = [], []
+            if stage in self._wanted:
+                winners.append(won)
+        chosen = [won.chosen for won in winners]
+        exact = [won.exact for won in winners]
+        if all(a is b for a, b in zip(chosen, exact, strict=True)):
+            return chosen
+        failed = self._chain(chosen, first, golden, rows)
+        if failed is None:
+            return chosen
+        self.note = (
+            f"exit {failed} is wrong when the fastest variants follow each other: the most exact serve"
+        )
+        return exact
+
+    def _stage(
+        self, stage: int, inputs: Sequence[Tensors], golden: GoldenVectors, rows: Sequence[int]
+    ) -> _Winners:
+        """Examine the variants of one stage, the most exact first."""
+        expected = golden.outputs[stage][rows]  # (n, C)
+        passed: list[tuple[Trial, Verdict]] = []
+        for variant in self._candidates(stage):
+            if passed and stage not in self._wanted:
+                break  # this stage only carries the vectors to those that run here
+            try:
+                trial = try_out(self._load(stage, variant), inputs, self._clock)
+            except (RunnerError, ShapeError) as error:
+                self.reports.append(failed_report(stage, variant, str(error)))
+                continue
+            reference = passed[0][0].given if passed else None
+            verdict = judge_trial(trial, expected, reference, labelled=self._labelled)
+            if verdict.why is None:
+                passed.append((trial, verdict))
+            else:
+                self.reports.append(trial_report(trial, verdict))
+        if not passed:
+            raise self._nothing_passed(stage)
+        trials = [trial for trial, _ in passed]
+        if stage in self._wanted:
+            self._time(trials, inputs)
+        self.reports.extend(trial_report(trial, verdict) for trial, verdict in passed)
+        return _Winners(trials[0], self._fastest(trials))
+
+    def _candidates(self, stage: int) -> list[Variant]:
+        """The most exact first; at equal precision in the order of the bundle."""
+        variants = self._bundle.manifest.stages[stage].variants
+        return sorted(variants, key=lambda variant: _EXACTNESS[variant.precision])
+
+    def _load(self, stage: int, variant: Variant) -> LoadedStage:
+        return load_stage(self._bundle, stage, variant, runtime=self._runtime, threads=self._threads)
+
+    def _time(self, trials: Sequence[Trial], inputs: Sequence[Tensors]) -> None:
+        """Time in turn, so that a disturbance meets all alike."""
+        begun_ms = self._clock()
+        for done in range(MOST_ROUNDS):
+            if done >= LEAST_ROUNDS and self._clock() - begun_ms > TIMING_MS:
+                return
+            for trial in trials:
+                trial.run(inputs[done % len(inputs)], self._clock)
+
+    def _fastest(self, trials: Sequence[Trial]) -> Trial:
+        """The one preferred, else the fastest; of two that are nearly as fast, the more exact."""
+        best = trials[0]
+        for trial in trials:
+            if trial.loaded.variant.name == self._prefer:
+                return trial
+            if trial.best_ms < best.best_ms * (1.0 - FASTER_BY):
+                best = trial
+        return best
+
+    def _chain(
+        self, chosen: Sequence[Trial], first: Sequence[Tensors], golden: GoldenVectors, rows: Sequence[int]
+    ) -> int | None:
+        """The first exit that is wrong when the chosen variants feed each other; None when all are right."""
+        states = list(first)
+        for trial in chosen:
+            given = [trial.loaded.run(tensors) for tensors in states]
+            got = np.stack([each.output for each in given])  # (n, C)
+            stage = trial.loaded.stage
+            right = bool(np.isfinite(got).all())
+            if right and self._labelled:
+                right = agreement_of(got, golden.outputs[stage][rows]) >= LEAST_AGREEMENT
+            if not right:
+                return stage
+            states = [each.boundary for each in given]
+        return None
+
+    def _nothing_passed(self, stage: int) -> RunnerError:
+        """The error that says why no variant of this stage may be used: the nearest miss counts."""
+        failures = [report for report in self.reports if report.stage == stage]
+        for report in failures:
+            if report.max_abs_diff is not None and report.tolerance is not None:
+                return VariantRejected(
+                    stage=stage,
+                    variant=report.variant,
+                    max_abs_diff=report.max_abs_diff,
+                    tolerance=report.tolerance,
+                )
+        return RunnerError(
+            f"stage {stage} has no variant that runs here",
+            stage=stage,
+            why="; ".join(f"{report.variant}: {report.why}" for report in failures),
+            fix="convert the network for this runtime, or install ai-edge-litert",
+        )
+
+
+def _check_wanted(bundle: Bundle, wanted: range, prefer: str | None) -> None:
+    count = bundle.manifest.stage_count
+    if wanted.step != 1 or not 0 <= wanted.start < wanted.stop <= count:
+        raise RunnerError(
+            "stages cannot be loaded", why=f"{wanted} is no part of the stages 0 to {count - 1}"
+        )
+    known = {variant.name for stage in bundle.manifest.stages for variant in stage.variants}
+    if prefer is not None and prefer not in known:
+        raise RunnerError(
+            f"variant {prefer!r} cannot be preferred", why=f"this bundle has {', '.join(sorted(known))}"
+        )
+
+
+def _reopen(bundle: Bundle, known: SelectionReport, runtime: Runtime, threads: int) -> LiteRTRunner | None:
+    """A runner of what was chosen before; None where that cannot be loaded any more."""
+    loaded: list[LoadedStage] = []
+    try:
+        for stage, name in enumerate(known.chosen, start=known.key.first):
+            variant = find_variant(bundle.manifest, stage, name)
+            loaded.append(load_stage(bundle, stage, variant, runtime=runtime, threads=threads))
+    except (RunnerError, ShapeError):
+        return None
+    return LiteRTRunner.of_loaded(bundle, loaded, threads=threads)
