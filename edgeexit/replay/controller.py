@@ -1,0 +1,106 @@
+"""What drives one device in a replay: the same policy and estimator objects as on the board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeexit.decide.decision import ComputeForecast, LinkForecast, OffloadOption, Policy
+from edgeexit.decide.latency import LatencyModel
+from edgeexit.decide.link import LinkEstimator
+from edgeexit.replay.profile import CostProfile
+from edgeexit.replay.recording import Recording
+
+
+class ComputeEstimator(Protocol):
+    """Port: learns stage times; decide.LatencyModel is one."""
+
+    def observe(self, stage: int, measured_ms: float, now_ms: float) -> None:
+        """Learn from one finished stage."""
+        ...
+
+    def forecast(self, now_ms: float) -> ComputeForecast:
+        """What is known at `now_ms`."""
+        ...
+
+
+class OffloadEstimator(Protocol):
+    """Port: learns the link and the gateways; decide.LinkEstimator is one."""
+
+    def connection(self, up: bool, now_ms: float) -> None:
+        """Learn that the transport connected or lost its connection."""
+        ...
+
+    def sent(self, token: int, option: OffloadOption, now_ms: float) -> None:
+        """Learn that a payload was handed over."""
+        ...
+
+    def replied(
+        self,
+        token: int,
+        elapsed_ms: float,
+        queue_ms: float,
+        compute_ms: float,
+        downlink_bytes: int,
+        now_ms: float,
+    ) -> None:
+        """Learn from a reply, in time or late."""
+        ...
+
+    def failed(self, token: int, reason: str, now_ms: float) -> None:
+        """Learn that no reply will come."""
+        ...
+
+    def pinged(self, uplink_bytes: int, elapsed_ms: float, now_ms: float) -> None:
+        """Learn from a probe that came back."""
+        ...
+
+    def probe_failed(self, now_ms: float) -> None:
+        """Learn that a probe did not come back."""
+        ...
+
+    def wants_probe(self, now_ms: float) -> int | None:
+        """Bytes of a probe to send now, None where none is due."""
+        ...
+
+    def forecast(self, now_ms: float) -> LinkForecast:
+        """What is known at `now_ms`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """One device's mind for one run; made anew for every run, because it learns.
+
+    `link` is None for a device without a transport. `fallback` says whether the deadline timer emits
+    the best answer in hand; published policies without such a floor set it to False.
+    """
+
+    policy: Policy
+    latency: ComputeEstimator
+    link: OffloadEstimator | None
+    fallback: bool = True
+
+
+ControllerFactory = Callable[[CostProfile, Recording], Controller]
+PolicyFactory = Callable[[CostProfile, Recording], Policy]
+
+
+def controller_of(
+    policy: PolicyFactory, *, transport: bool = True, fallback: bool = True
+) -> ControllerFactory:
+    """A factory for a policy with the estimators that the device uses.
+
+    The policy is made anew for every run, from the costs and from the recording's calibrations.
+    """
+
+    def make(profile: CostProfile, recording: Recording) -> Controller:
+        return Controller(
+            policy=policy(profile, recording),
+            latency=LatencyModel(profile.stage_ms),
+            link=LinkEstimator() if transport else None,
+            fallback=fallback,
+        )
+
+    return make

@@ -1,0 +1,158 @@
+"""A scenario is data; drawn with a seed and a recording it becomes the world of one run.
+
+All chance lies in the world and none in the policies: every policy meets the same stage times, the
+same round trips and the same samples, so that differences between policies are paired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import numpy as np
+
+from edgeexit.decide.decision import Evidence, OffloadOption
+from edgeexit.errors import ConfigError
+from edgeexit.replay.compute import ComputeRule, ComputeTrace, Unloaded
+from edgeexit.replay.deadlines import DeadlineRule, DeadlineSchedule
+from edgeexit.replay.delays import LinkDelay
+from edgeexit.replay.outages import Gaps, Outage, OutageKind
+from edgeexit.replay.profile import CostProfile
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.traces import LinkTrace, Uplink
+
+# A transport stops waiting for a reply after this long: nothing more can be learnt from it.
+GIVE_UP_MS = 10_000.0
+# Emitting costs time too; the same guard as the device's, and its bound for short budgets.
+GUARD_MS = 2.0
+GUARD_FRACTION = 0.1
+# Attempts a frame that have round trips of their own.
+ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ServerModel:
+    """How a gateway's service time spreads around its median.
+
+    Units: sigma, of the logarithm; slow_factor on a share of slow_probability of the requests.
+    """
+
+    sigma: float = 0.2
+    slow_probability: float = 0.02
+    slow_factor: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the grid: a device, its link, its gateways and what is asked of it.
+
+    Units: period_ms, between frames; byte_price, quality that one uplink byte must buy.
+    """
+
+    name: str
+    profile: CostProfile
+    frames: int
+    period_ms: float
+    deadlines: DeadlineRule
+    uplink: LinkTrace
+    delay: LinkDelay
+    compute: ComputeRule = field(default_factory=Unloaded)
+    server: ServerModel = field(default_factory=ServerModel)
+    outages: tuple[Outage, ...] = ()
+    byte_price: float = 0.0
+
+
+class World:
+    """Everything that happens to one device in one run, drawn beforehand.
+
+    Shapes, by frame: samples, captured_ms, expiry_ms, service_factor (F,); noise (F, K);
+    rtt_idle_ms and rtt_busy_ms (F × 2,), an entry an attempt.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        recording: Recording,
+        seed: int,
+        *,
+        device: int = 0,
+        synchronised: bool = False,
+    ) -> None:
+        profile = scenario.profile
+        if recording.stage_count != profile.stage_count:
+            raise ConfigError(
+                f"scenario {scenario.name!r} is refused",
+                key="profile",
+                why=f"{profile.stage_count} stages, the recording has {recording.stage_count}",
+            )
+        if profile.options and max(profile.option_columns) >= recording.option_quality.shape[1]:
+            raise ConfigError(
+                f"scenario {scenario.name!r} is refused",
+                key="profile",
+                why="an option has no column in the recording",
+            )
+        self.scenario = scenario
+        self.recording = recording
+        self.seed = seed
+        frames, period_ms = scenario.frames, scenario.period_ms
+        # The name takes part, so that scenarios do not share their luck; so does the device.
+        random = np.random.default_rng([seed, crc32(scenario.name.encode()), device])
+        phase_ms = float(random.uniform(0.0, period_ms))
+        if device == 0 or synchronised:
+            phase_ms = 0.0
+        self.deadlines: DeadlineSchedule = scenario.deadlines.draw(
+            random, frames=frames + 1, period_ms=period_ms
+        )
+        self.compute: ComputeTrace = scenario.compute.draw(random, frames=frames, period_ms=period_ms)
+        self.offset_ms = float(random.uniform(0.0, scenario.uplink.period_ms))
+        passes = -(-frames // recording.sample_count)
+        order = np.concatenate([random.permutation(recording.sample_count) for _ in range(passes)])
+        self.samples: list[int] = order[:frames].tolist()
+        self.captured_ms = [phase_ms + frame * period_ms for frame in range(frames)]
+        self.expiry_ms = [self.deadlines.expiry_ms(at_ms) for at_ms in self.captured_ms]
+        noise = np.exp(profile.noise * random.standard_normal((frames, profile.stage_count)))
+        self.work_ms: list[list[float]] = (noise * np.asarray(profile.stage_ms)).tolist()
+        self.rtt_idle_ms: list[float] = scenario.delay.idle.sample(random, frames * ATTEMPTS).tolist()
+        self.rtt_busy_ms: list[float] = scenario.delay.busy.sample(random, frames * ATTEMPTS).tolist()
+        server = scenario.server
+        factor = np.exp(server.sigma * random.standard_normal(frames))
+        factor[random.random(frames) < server.slow_probability] *= server.slow_factor
+        self.service_factor: list[float] = factor.tolist()
+        self.remote_ms = [profile.remote_ms(boundary) for boundary in range(profile.stage_count)]
+        self.quality: list[list[float]] = recording.quality.tolist()
+        self.option_quality: list[list[float]] = recording.option_quality[
+            :, list(profile.option_columns)
+        ].tolist()
+        self.prior_quality = recording.prior_quality
+        self.link_gaps = Gaps(scenario.outages, OutageKind.LINK)
+        self.gateway_gaps = Gaps(scenario.outages, OutageKind.GATEWAY)
+        self.option_index = {option: index for index, option in enumerate(profile.options)}
+        self.options_after = [_options_after(profile, done) for done in range(profile.stage_count + 1)]
+        self._tables = recording.tables
+        self._evidence: dict[int, list[Evidence]] = {}
+
+    def evidence(self, sample: int) -> list[Evidence]:
+        """What every exit says about a sample."""
+        known = self._evidence.get(sample)
+        if known is None:
+            known = self._evidence[sample] = self.recording.evidence(sample, self._tables)
+        return known
+
+    def new_uplink(self) -> Uplink:
+        """The device's link at time 0, with nothing in flight."""
+        return Uplink(
+            self.scenario.uplink, offset_ms=self.offset_ms, gaps=self.link_gaps, time_out_ms=GIVE_UP_MS
+        )
+
+    def remaining_ms(self, captured_ms: float, now_ms: float) -> float:
+        """Time left until the answer must be emitted, by the budget in force, less the guard."""
+        budget_ms = self.deadlines.latency_ms(now_ms)
+        guard_ms = GUARD_FRACTION * budget_ms
+        return captured_ms + budget_ms - (guard_ms if guard_ms < GUARD_MS else GUARD_MS) - now_ms
+
+
+def _options_after(profile: CostProfile, stages_done: int) -> tuple[OffloadOption, ...]:
+    """What could be sent: the input always, and the boundary that the last stage gave."""
+    if stages_done >= profile.stage_count:
+        return ()
+    return tuple(option for option in profile.options if option.boundary in (0, stages_done))
