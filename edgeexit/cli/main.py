@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import edgeexit
@@ -37,9 +39,10 @@ def _show_version(wanted: bool) -> None:
 
 
 def _version(
-    version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
-    ),
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
 ) -> None:
     """Root of the command line; only `--version` is its own."""
 

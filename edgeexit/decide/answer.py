@@ -32,7 +32,8 @@ class Answer:
 
     Units: captured_ms, the device's monotonic clock; latency_ms, capture to emission; deadline_ms,
     the latency budget in force at emission; score and quality, fractions; decision_us, one entry a
-    decision. Shapes: output (C,) logits of the exit that answered.
+    decision. `route` names each decision in order, action and reason.
+    Shapes: output (C,) logits of the exit that answered.
     """
 
     frame: int
@@ -52,6 +53,7 @@ class Answer:
     uplink_bytes: int
     link_up: bool | None
     decision_us: tuple[float, ...]
+    route: tuple[str, ...] = ()
 
     @property
     def on_time(self) -> bool:

@@ -50,6 +50,7 @@ class Spent:
     offloads: int = 0
     uplink_bytes: int = 0
     decision_us: list[float] = field(default_factory=list)
+    route: list[str] = field(default_factory=list)
 
 
 class OpenFrame:
@@ -146,4 +147,5 @@ class OpenFrame:
             uplink_bytes=spent.uplink_bytes,
             link_up=self._link_up(),
             decision_us=tuple(spent.decision_us),
+            route=tuple(spent.route),
         )

@@ -201,6 +201,7 @@ class _Journey:
             )
         )
         frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)
+        frame.spent.route.append(f"{decision.action.value}:{decision.reason}")
         return decision
 
     def _options(self, now_ms: float) -> tuple[OffloadOption, ...]:

@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Manifest
 from edgeexit.decide.answer import OffloadOutcome, OffloadRecord, Place
@@ -60,7 +61,7 @@ class Offloads:
         digest: str,
         transport: Transport,
         link: LinkEstimator,
-        judge: Callable[[int, Tensor], Evidence],
+        judge: Callable[[int, NDArray[np.float32]], Evidence],
         clock: Clock,
         emit: Callable[[OffloadRecord], None],
     ) -> None:
