@@ -8,9 +8,9 @@ from edgeexit.decide.calibration import QualityTable
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Situation
 from edgeexit.decide.outlook import ScoreOutlook, outlooks
 
-# A stage is begun when it ends in time with at least this probability. The deadline timer keeps an
-# overrun from delaying the answer; it only takes time from the next frame, so even odds are enough.
-RUN_PROBABILITY = 0.5
+# A stage is begun when it may still end in time. The deadline timer keeps an overrun from delaying the
+# answer; it only takes time from the next frame, so small odds are worth it.
+RUN_PROBABILITY = 0.1
 # A payload must promise this much quality: hopeless ones only queue before the next frame's.
 SEND_GAIN = 0.002
 # Less than this much expected improvement left: the answer in hand is as good as the last exit's.
