@@ -184,6 +184,7 @@ class _Journey:
         if self._failed is not None:
             return self._without_runner(now_ms, flying is not None)
         best = frame.best
+        options, later_options = ((), ()) if flying is not None else self._options(now_ms)
         decision = parts.policy.decide(
             Situation(
                 remaining_ms=frame.remaining_ms(now_ms),
@@ -194,7 +195,8 @@ class _Journey:
                 prior_quality=parts.judge.prior_quality,
                 compute=parts.latency.forecast(now_ms),
                 link=None if parts.offloads is None else parts.offloads.forecast(now_ms),
-                options=() if flying is not None else self._options(now_ms),
+                options=options,
+                later_options=later_options,
                 in_flight=flying,
                 offloads=frame.spent.offloads,
                 byte_price=parts.byte_price,
@@ -204,11 +206,13 @@ class _Journey:
         frame.spent.route.append(f"{decision.action.value}:{decision.reason}")
         return decision
 
-    def _options(self, now_ms: float) -> tuple[OffloadOption, ...]:
-        parts = self._parts
-        if parts.offloads is None or not self._may_send or self._frame.spent.offloads >= OFFLOADS_PER_FRAME:
-            return ()
-        return parts.offloads.options(self._stages_done, parts.budgets.budget(now_ms).uplink_bytes)
+    def _options(self, now_ms: float) -> tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]:
+        parts, spent = self._parts, self._frame.spent
+        if parts.offloads is None or not self._may_send or spent.offloads >= OFFLOADS_PER_FRAME:
+            return (), ()
+        budget_bytes = parts.budgets.budget(now_ms).uplink_bytes
+        bytes_left = None if budget_bytes is None else budget_bytes - spent.uplink_bytes
+        return parts.offloads.options(self._stages_done, bytes_left)
 
     def _act(self, decision: Decision) -> None:
         """Do what was decided; whatever a policy says, a frame without an answer gets stage 0."""

@@ -7,7 +7,7 @@ from them on the loop's own thread, so that they need no locks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
@@ -88,6 +88,7 @@ class Offloads:
         self._landed: deque[Flight | _ProbeEnd] = deque()
         self._unsettled: list[Flight] = []
         self._status = transport.status()
+        self._told_up: bool | None = None
         self._probing = False
 
     @property
@@ -105,7 +106,8 @@ class Offloads:
                 self._learn_probe(end)
         self._settle()
         status: LinkStatus = self._transport.status()
-        if status.up != self._status.up:
+        if status.up is not self._told_up:
+            self._told_up = status.up
             self._link.connection(status.up, now_ms)
         self._status = status
 
@@ -113,15 +115,29 @@ class Offloads:
         """What is known of the link now."""
         return self._link.forecast(now_ms)
 
-    def options(self, stages_done: int, uplink_budget_bytes: int | None) -> tuple[OffloadOption, ...]:
-        """What could be sent now: the input, and the boundary that the last stage gave."""
-        if not self._status.up or stages_done >= len(self._options):
-            return ()
+    def options(
+        self, stages_done: int, bytes_left: int | None
+    ) -> tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]:
+        """What could be sent now (the input, the boundary of the last stage), and after further stages.
+
+        Units: bytes_left, what the budget still pays for, None where it sets no limit.
+        """
+        stage_count = len(self._options)
+        if not self._status.up or stages_done >= stage_count:
+            return (), ()
         cap_bytes = self._status.largest_payload_bytes
-        if uplink_budget_bytes is not None:
-            cap_bytes = min(cap_bytes, uplink_budget_bytes)
-        possible = self._options[0] if stages_done == 0 else self._options[0] + self._options[stages_done]
-        return tuple(option for option in possible if option.payload_bytes <= cap_bytes)
+        if bytes_left is not None:
+            cap_bytes = min(cap_bytes, bytes_left)
+        now = (0,) if stages_done == 0 else (0, stages_done)
+        return self._within(cap_bytes, now), self._within(cap_bytes, range(stages_done + 1, stage_count))
+
+    def _within(self, cap_bytes: int, boundaries: Iterable[int]) -> tuple[OffloadOption, ...]:
+        return tuple(
+            option
+            for boundary in boundaries
+            for option in self._options[boundary]
+            if option.payload_bytes <= cap_bytes
+        )
 
     def send(
         self, frame: OpenFrame, option: OffloadOption, tensors: Mapping[str, Tensor], left_ms: float

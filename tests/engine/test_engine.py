@@ -1,0 +1,432 @@
+"""The loop: always an answer, by the deadline, whatever the stages, the policy and the network do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Timer
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeexit.bundle import Bundle
+from edgeexit.decide.answer import Answer, OffloadOutcome, OffloadRecord, Place, Record
+from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget
+from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
+from edgeexit.decide.latency import LatencyModel
+from edgeexit.engine import Engine, Frame
+from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, RunnerError
+from edgeexit.runner.protocol import StageOutput, Tensors
+from edgeexit.transport.protocol import LinkStatus, OffloadReply, OffloadRequest, Pong
+
+# Long enough that a loaded machine cannot mistake it for a quick stage, short enough for a test.
+OVERRUN_S = 0.4
+BUDGET_MS = 120.0
+STAGES = 3
+
+
+def clock_ms() -> float:
+    return time.perf_counter() * 1000.0
+
+
+@dataclass(slots=True)
+class ScriptedRunner:
+    """Answers class k at stage k; a stage may take long, or fail."""
+
+    seconds: Sequence[float] = (0.0, 0.0, 0.0)
+    fails_at: int | None = None
+    ended_ms: list[float] = field(default_factory=list)
+
+    @property
+    def stage_count(self) -> int:
+        return STAGES
+
+    def variant(self, stage: int) -> str:
+        return "f32"
+
+    def run(self, stage: int, tensors: Tensors) -> StageOutput:
+        if stage == self.fails_at:
+            raise RunnerError("no memory", stage=stage)
+        time.sleep(self.seconds[stage])
+        self.ended_ms.append(clock_ms())
+        output = np.zeros(3, np.float32)
+        output[stage] = 4.0
+        boundary = {} if stage == STAGES - 1 else {"tokens": np.zeros((1, 4, 8), np.float32)}
+        return StageOutput(boundary, output)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedPolicy:
+    """Chooses as the test says."""
+
+    choose: Callable[[Situation], Decision]
+    name: str = "scripted"
+    anytime: bool = True
+
+    def decide(self, situation: Situation) -> Decision:
+        return self.choose(situation)
+
+
+def deepest(situation: Situation) -> Decision:
+    if situation.stages_done == situation.stage_count:
+        return Decision(Action.EXIT, "last-exit")
+    return Decision(Action.CONTINUE, "deeper")
+
+
+def send_then_wait(situation: Situation) -> Decision:
+    if situation.remaining_ms <= 0 and situation.evidence is not None:
+        return Decision(Action.EXIT, "deadline")
+    if situation.options and situation.offloads == 0:
+        return Decision(Action.OFFLOAD, "send", option=situation.options[-1])
+    if situation.stages_done == 0:
+        return Decision(Action.CONTINUE, "floor")
+    if situation.in_flight is not None:
+        return Decision(Action.WAIT, "reply")
+    return Decision(Action.EXIT, "nothing-left")
+
+
+class HandTransport:
+    """A transport whose replies the test sends by hand."""
+
+    def __init__(self, on_submit: Callable[[Future[OffloadReply]], None] | OffloadError) -> None:
+        self._on_submit = on_submit
+        self.requests: list[OffloadRequest] = []
+        self.pending: list[Future[OffloadReply]] = []
+        self.probes: list[Future[Pong]] = []
+        self.up = True
+
+    def open(self) -> None:
+        pass
+
+    def status(self) -> LinkStatus:
+        return LinkStatus(self.up, 1, len(self.pending), 0, 10_000)
+
+    def submit(self, request: OffloadRequest) -> Future[OffloadReply]:
+        if isinstance(self._on_submit, OffloadError):
+            raise self._on_submit
+        self.requests.append(request)
+        future: Future[OffloadReply] = Future()
+        self.pending.append(future)
+        self._on_submit(future)
+        return future
+
+    def probe(self, payload_bytes: int) -> Future[Pong]:
+        future: Future[Pong] = Future()
+        self.probes.append(future)
+        return future
+
+    def close(self) -> None:
+        for future in self.pending:
+            if not future.done():
+                future.set_exception(LinkDown("closed"))
+
+
+def reply(output: Sequence[float] = (0.0, 9.0, 0.0), exit_index: int = STAGES - 1) -> OffloadReply:
+    return OffloadReply(
+        gateway="attic",
+        exit=exit_index,
+        output=np.array(output, np.float32),
+        elapsed_ms=5.0,
+        queue_ms=0.5,
+        compute_ms=1.0,
+        uplink_bytes=200,
+        downlink_bytes=150,
+    )
+
+
+def after(seconds: float, reply_: OffloadReply) -> Callable[[Future[OffloadReply]], None]:
+    def arrive(future: Future[OffloadReply]) -> None:
+        if not future.done():
+            future.set_result(reply_)
+
+    def start(future: Future[OffloadReply]) -> None:
+        Timer(seconds, arrive, [future]).start()
+
+    return start
+
+
+@dataclass(slots=True)
+class Rig:
+    """An engine and everything it emitted."""
+
+    engine: Engine
+    records: list[Record] = field(default_factory=list)
+    emitted_ms: list[float] = field(default_factory=list)
+
+    def take(self, record: Record) -> None:
+        self.records.append(record)
+        self.emitted_ms.append(clock_ms())
+
+    def answers(self) -> list[Answer]:
+        return [record for record in self.records if isinstance(record, Answer)]
+
+    def offloads(self) -> list[OffloadRecord]:
+        return [record for record in self.records if isinstance(record, OffloadRecord)]
+
+    def answer(self) -> Answer:
+        image = np.zeros((8, 8), np.uint8)
+        return self.engine.answer(Frame(len(self.answers()), "still", clock_ms(), image))
+
+
+@contextmanager
+def rig(
+    bundle: Bundle,
+    choose: Callable[[Situation], Decision] = deepest,
+    *,
+    runner: ScriptedRunner | None = None,
+    budgets: BudgetSource | None = None,
+    transport: HandTransport | None = None,
+) -> Iterator[Rig]:
+    made: list[Rig] = []
+    policy: Policy = ScriptedPolicy(choose)
+    engine = Engine(
+        bundle,
+        runner if runner is not None else ScriptedRunner(),
+        policy=policy,
+        latency=LatencyModel([1.0] * STAGES),
+        budgets=budgets if budgets is not None else FixedBudget(Budget(BUDGET_MS)),
+        clock=clock_ms,
+        emit=lambda record: made[0].take(record),
+        transport=transport,
+    )
+    made.append(Rig(engine))
+    with engine:
+        yield made[0]
+
+
+def test_the_last_exit_answers_when_nothing_hurries(tiny_bundle: Bundle) -> None:
+    with rig(tiny_bundle) as it:
+        answer = it.answer()
+    assert (answer.exit, answer.label, answer.place) == (2, 2, Place.DEVICE)
+    assert answer.on_time
+    assert it.answers() == [answer]
+    assert [step.split(":")[0] for step in answer.route] == ["continue"] * 3 + ["exit"]
+
+
+def test_an_exit_asked_for_before_any_evidence_runs_stage_0(tiny_bundle: Bundle) -> None:
+    with rig(tiny_bundle, lambda _: Decision(Action.EXIT, "hurry")) as it:
+        answer = it.answer()
+    assert (answer.exit, answer.reason) == (0, "hurry")
+
+
+def test_an_overrunning_stage_does_not_delay_the_answer(tiny_bundle: Bundle) -> None:
+    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    with rig(tiny_bundle, runner=runner) as it:
+        answer = it.answer()
+        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert (answer.exit, answer.reason) == (0, "deadline")
+    assert it.answers() == [answer]
+
+
+def test_a_budget_that_shrinks_while_a_stage_runs_is_kept(tiny_bundle: Bundle) -> None:
+    budgets = LatestBudget(Budget(60_000.0))
+    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
+        Timer(OVERRUN_S / 4, lambda: budgets.set(Budget(OVERRUN_S * 1000 / 2))).start()
+        answer = it.answer()
+        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert answer.reason == "deadline"
+    assert answer.deadline_ms == OVERRUN_S * 1000 / 2
+
+
+def test_a_budget_that_grows_lets_deeper_stages_run(tiny_bundle: Bundle) -> None:
+    budgets = LatestBudget(Budget(OVERRUN_S * 1000))
+    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S * 1.5, 0.0))
+    with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
+        Timer(OVERRUN_S / 4, lambda: budgets.set(Budget(60_000.0))).start()
+        answer = it.answer()
+    assert answer.exit == 2
+
+
+def test_a_first_stage_that_is_too_slow_still_answers_late(tiny_bundle: Bundle) -> None:
+    runner = ScriptedRunner(seconds=(OVERRUN_S, 0.0, 0.0))
+
+    def hurried(situation: Situation) -> Decision:
+        if situation.remaining_ms <= 0:
+            return Decision(Action.EXIT, "deadline")
+        return deepest(situation)
+
+    with rig(tiny_bundle, hurried, runner=runner) as it:
+        answer = it.answer()
+    assert answer.exit == 0
+    assert not answer.on_time
+
+
+def test_a_reply_answers_while_a_stage_still_runs(tiny_bundle: Bundle) -> None:
+    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    transport = HandTransport(after(OVERRUN_S / 8, reply()))
+
+    def send_and_compute(situation: Situation) -> Decision:
+        if situation.options and situation.offloads == 0:
+            return Decision(Action.OFFLOAD, "send", option=situation.options[0])
+        return deepest(situation)
+
+    with rig(
+        tiny_bundle,
+        send_and_compute,
+        runner=runner,
+        transport=transport,
+        budgets=FixedBudget(Budget(5000.0)),
+    ) as it:
+        answer = it.answer()
+        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert (answer.place, answer.exit, answer.label, answer.reason) == (Place.GATEWAY, 2, 1, "gateway")
+    assert [record.outcome for record in it.offloads()] == [OffloadOutcome.USED]
+    assert transport.requests[0].bundle_digest == tiny_bundle.digest
+
+
+def test_a_reply_that_never_comes_costs_nothing_but_the_bytes(tiny_bundle: Bundle) -> None:
+    transport = HandTransport(lambda _future: None)
+    with rig(tiny_bundle, send_then_wait, transport=transport) as it:
+        answer = it.answer()
+    assert answer.on_time
+    assert (answer.exit, answer.place, answer.offloads) == (0, Place.DEVICE, 1)
+    assert [record.outcome for record in it.offloads()] == [OffloadOutcome.FAILED]
+
+
+def test_a_late_reply_is_recorded_and_changes_no_answer(tiny_bundle: Bundle) -> None:
+    transport = HandTransport(lambda _future: None)
+    with rig(tiny_bundle, send_then_wait, transport=transport) as it:
+        answer = it.answer()
+        time.sleep(BUDGET_MS / 1000)
+        transport.pending[0].set_result(reply())
+        it.engine.idle()
+    assert it.answers() == [answer]
+    assert [record.outcome for record in it.offloads()] == [OffloadOutcome.LATE]
+    assert it.offloads()[0].compute_ms == 1.0
+
+
+@pytest.mark.parametrize("error", [LinkDown("cable"), NoCredit(in_flight=2, in_flight_bytes=9)])
+def test_an_offload_that_cannot_be_sent_is_not_asked_for_again(
+    tiny_bundle: Bundle, error: OffloadError
+) -> None:
+    with rig(tiny_bundle, send_then_wait, transport=HandTransport(error)) as it:
+        answer = it.answer()
+    assert (answer.offloads, answer.exit) == (0, 0)
+    assert it.offloads() == []
+
+
+def test_a_refusal_is_recorded_with_its_reason(tiny_bundle: Bundle) -> None:
+    def refuse(future: Future[OffloadReply]) -> None:
+        future.set_exception(GatewayRefused(reason="busy", retry_after_ms=50))
+
+    with rig(tiny_bundle, send_then_wait, transport=HandTransport(refuse)) as it:
+        answer = it.answer()
+    assert answer.place is Place.DEVICE
+    assert [(record.outcome, record.reason) for record in it.offloads()] == [(OffloadOutcome.FAILED, "busy")]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        reply(output=(float("nan"), 0.0, 0.0)),
+        reply(output=(1.0, 2.0)),
+        reply(exit_index=7),
+        reply(exit_index=-1),
+    ],
+)
+def test_a_hostile_reply_is_a_failed_offload(tiny_bundle: Bundle, hostile: OffloadReply) -> None:
+    transport = HandTransport(lambda future: future.set_result(hostile))
+    with rig(tiny_bundle, send_then_wait, transport=transport) as it:
+        answer = it.answer()
+    assert answer.place is Place.DEVICE
+    assert it.offloads()[0].outcome is OffloadOutcome.FAILED
+
+
+def test_no_option_is_shown_while_the_link_is_down_or_the_bytes_are_not_granted(
+    tiny_bundle: Bundle,
+) -> None:
+    seen: list[tuple[OffloadOption, ...]] = []
+
+    def look(situation: Situation) -> Decision:
+        seen.append(situation.options)
+        return deepest(situation)
+
+    transport = HandTransport(lambda _future: None)
+    transport.up = False
+    with rig(tiny_bundle, look, transport=transport) as it:
+        it.answer()
+    assert seen == [()] * 4
+    seen.clear()
+    small = FixedBudget(Budget(BUDGET_MS, uplink_bytes=100))
+    with rig(tiny_bundle, look, transport=HandTransport(lambda _future: None), budgets=small) as it:
+        it.answer()
+    assert all(option.payload_bytes <= 100 for options in seen for option in options)
+
+
+def test_a_stage_that_fails_leaves_the_answer_in_hand(tiny_bundle: Bundle) -> None:
+    with rig(tiny_bundle, runner=ScriptedRunner(fails_at=1)) as it:
+        answer = it.answer()
+    assert (answer.exit, answer.reason) == (0, "stage-failed")
+
+
+def test_a_first_stage_that_fails_is_an_error_that_the_next_frame_survives(tiny_bundle: Bundle) -> None:
+    runner = ScriptedRunner(fails_at=0)
+    with rig(tiny_bundle, runner=runner) as it:
+        with pytest.raises(RunnerError):
+            it.answer()
+        runner.fails_at = None
+        assert it.answer().exit == 2
+
+
+def test_a_first_stage_that_fails_can_still_be_answered_by_a_gateway(tiny_bundle: Bundle) -> None:
+    transport = HandTransport(after(0.01, reply()))
+    runner = ScriptedRunner(fails_at=0)
+    with rig(
+        tiny_bundle,
+        send_then_wait,
+        runner=runner,
+        transport=transport,
+        budgets=FixedBudget(Budget(5000.0)),
+    ) as it:
+        answer = it.answer()
+    assert answer.place is Place.GATEWAY
+
+
+def test_probes_are_sent_between_frames(tiny_bundle: Bundle) -> None:
+    transport = HandTransport(lambda _future: None)
+    with rig(tiny_bundle, transport=transport) as it:
+        it.engine.idle()
+        assert len(transport.probes) == 1
+        it.engine.idle()
+        assert len(transport.probes) == 1, "one probe at a time"
+        transport.probes[0].set_result(Pong("attic", 4.0, 80))
+        it.engine.idle()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    moves=st.lists(st.sampled_from(list(Action)), max_size=12),
+    delay_ms=st.sampled_from([0.0, 1.0, 5.0, 500.0]),
+    budget_ms=st.sampled_from([5.0, 20.0, 60.0]),
+    fails_at=st.sampled_from([None, None, 1, 2]),
+)
+def test_whatever_a_policy_does_a_frame_gets_exactly_one_answer(
+    tiny_bundle: Bundle, moves: list[Action], delay_ms: float, budget_ms: float, fails_at: int | None
+) -> None:
+    left = list(moves)
+
+    def erratic(situation: Situation) -> Decision:
+        action = left.pop() if left else Action.CONTINUE
+        option = situation.options[-1] if situation.options else None
+        return Decision(action, "erratic", option=option)
+
+    transport = HandTransport(after(delay_ms / 1000, reply()) if delay_ms < 500 else lambda _future: None)
+    with rig(
+        tiny_bundle,
+        erratic,
+        runner=ScriptedRunner(fails_at=fails_at),
+        transport=transport,
+        budgets=FixedBudget(Budget(budget_ms)),
+    ) as it:
+        answer = it.answer()
+    assert it.answers() == [answer]
+    assert len(it.offloads()) == answer.offloads
