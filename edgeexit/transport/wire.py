@@ -171,9 +171,15 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Header)
 
 
-def aligned(size_bytes: int) -> int:
-    """`size_bytes` rounded up to the alignment."""
-    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
+def aligned(length: int) -> int:
+    """`length` in bytes, rounded up to the alignment."""
+    return -(-length // ALIGNMENT) * ALIGNMENT
+
+
+def size_bytes(header: Header, tensors: Sequence[TensorHeader]) -> int:
+    """How many bytes the frame of this header and such tensors takes."""
+    packed = _encoder.encode(msgspec.structs.replace(header, tensors=tuple(tensors)))
+    return aligned(_PREFIX.size + len(packed)) + sum(aligned(tensor.stored_bytes) for tensor in tensors)
 
 
 def encode(header: Header, tensors: Sequence[WireTensor] = (), *, cap_bytes: int = FRAME_CAP_BYTES) -> bytes:
