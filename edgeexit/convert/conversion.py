@@ -1,0 +1,159 @@
+"""The whole conversion: slice, lower, prove parity, quantise, answer, calibrate, measure, write."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeexit.bundle.manifest import BoundaryCodec
+from edgeexit.convert.codecs import measure_codecs
+from edgeexit.convert.golden import golden_vectors
+from edgeexit.convert.key import conversion_key, finished, runtime_tools, store_report
+from edgeexit.convert.lowering import LiteRTTorch, Lowering
+from edgeexit.convert.parity import Reference, references
+from edgeexit.convert.plan import ConversionPlan, LabelledSet, check_set, evenly, network_input
+from edgeexit.convert.progress import Progress, Step, Steps, silent
+from edgeexit.convert.quantise import quantiser_tools
+from edgeexit.convert.report import REPORT_SCHEMA, ConversionReport, StageRow, VariantRow
+from edgeexit.convert.slicing import SlicedStage, slice_network
+from edgeexit.convert.variants import MeasuredVariant, VariantMaker
+from edgeexit.convert.writing import preprocessing, write
+from edgeexit.models.protocol import MultiExitNetwork
+
+
+def convert(
+    network: MultiExitNetwork,
+    plan: ConversionPlan,
+    *,
+    calibration: LabelledSet,
+    test: LabelledSet | None,
+    out: Path,
+    progress: Progress = silent,
+    lowering: Lowering | None = None,
+) -> ConversionReport:
+    """Turn a network into a bundle at `out`, with its report beside it.
+
+    `calibration` was held out of training; `test`, where given, serves the figures of the report and
+    nothing else. Nothing is written if a step fails. The same conversion, its bundle still whole at
+    `out`, is not done again; another bundle at `out` is replaced.
+    Raises: ConvertError and its leaves, DataError, ConfigError, BundleError, MissingExtra, RunnerError.
+    """
+    check_set(calibration, what="calibration", plan=plan)
+    if test is not None:
+        check_set(test, what="test", plan=plan)
+    back_end: Lowering = LiteRTTorch() if lowering is None else lowering
+    tools = (*runtime_tools(), *back_end.tools, *quantiser_tools())
+    key = conversion_key(network, plan, tools, calibration, test)
+    stored = finished(out, key)
+    if stored is not None:
+        progress(Step("convert", 1, 1, "already converted"))
+        return stored
+    steps = Steps(progress, time.monotonic)
+    stages, samples = _slice(network, plan, calibration, steps)
+    with tempfile.TemporaryDirectory(prefix="edgeexit-convert-") as folder:
+        lowered = _lower(back_end, stages, samples[0], Path(folder), steps)
+        maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps)
+        variants: list[MeasuredVariant] = []
+        for precision in plan.variants:
+            variants.append(maker.make(precision, variants[0] if variants else None))
+        codecs = _codecs(plan, stages, lowered, calibration, steps)
+        with steps.step("write", 1):
+            golden = golden_vectors(stages, samples, plan.golden_samples)
+            bundle = write(plan, stages, variants, codecs, golden, tools, out)
+        report = ConversionReport(
+            schema=REPORT_SCHEMA,
+            key=key,
+            name=plan.name,
+            version=plan.version,
+            task=plan.task,
+            digest=bundle.digest,
+            tools=tools,
+            calibration_samples=len(calibration.images),
+            test_samples=0 if test is None else len(test.images),
+            stages=tuple(_row(stage, variants, codecs[stage.index]) for stage in stages),
+            times=steps.times,
+        )
+    store_report(out, report)
+    return report
+
+
+def _slice(
+    network: MultiExitNetwork, plan: ConversionPlan, calibration: LabelledSet, steps: Steps
+) -> tuple[tuple[SlicedStage, ...], tuple[tuple[Reference, ...], ...]]:
+    """The stages, and the float network's run on the inputs that parity and golden vectors use."""
+    images = calibration.images
+    with steps.step("slice", 1):
+        classes = len(plan.labels) if plan.task == "classification" else 2
+        stages = slice_network(network, network_input(images[:1]), task=plan.task, classes=classes)
+        preprocessing(stages)  # refuses an input that no camera gives, before anything is lowered
+        chosen = evenly(len(images), max(plan.parity_samples, plan.golden_samples))
+        return stages, references(stages, network_input(images[chosen])[:, None])  # n C H W -> n 1 C H W
+
+
+def _lower(
+    back_end: Lowering,
+    stages: Sequence[SlicedStage],
+    sample: Sequence[Reference],
+    folder: Path,
+    steps: Steps,
+) -> tuple[Path, ...]:
+    """One f32 file a stage."""
+    lowered: list[Path] = []
+    with steps.step("lower", len(stages)) as tell:
+        for stage, reference in zip(stages, sample, strict=True):
+            path = folder / f"{stage.index}.f32.tflite"
+            path.write_bytes(back_end.lower(stage, reference.inputs))
+            lowered.append(path)
+            tell(len(lowered))
+    return tuple(lowered)
+
+
+def _codecs(
+    plan: ConversionPlan,
+    stages: Sequence[SlicedStage],
+    lowered: Sequence[Path],
+    calibration: LabelledSet,
+    steps: Steps,
+) -> tuple[tuple[BoundaryCodec, ...], ...]:
+    subset = evenly(len(calibration.images), plan.codec_samples)
+    with steps.step("codecs", len(subset)) as tell:
+        return measure_codecs(
+            stages,
+            lowered,
+            calibration.images[subset],
+            calibration.targets[subset],
+            task=plan.task,
+            error_scale=plan.quality_scale,
+            workers=plan.workers,
+            tell=tell,
+        )
+
+
+def _row(
+    stage: SlicedStage, variants: Sequence[MeasuredVariant], codecs: tuple[BoundaryCodec, ...]
+) -> StageRow:
+    k = stage.index
+    return StageRow(
+        stage=k,
+        parameters=stage.parameters,
+        macs=stage.macs,
+        boundary_bytes=sum(spec.size_bytes for spec in stage.inputs),
+        codecs=codecs,
+        variants=tuple(
+            VariantRow(
+                name=variant.precision,
+                size_bytes=variant.models[k].stat().st_size,
+                exit_max_abs=variant.parity[k].exit_max_abs,
+                tensor_max_abs=variant.parity[k].tensor_max_abs,
+                agreement=variant.agreement[k],
+                accuracy_calibration=variant.fitted[k].calibration.accuracy,
+                accuracy_test=None if variant.accuracy_test is None else variant.accuracy_test[k],
+                temperature=variant.fitted[k].calibration.temperature,
+                ece_before=variant.fitted[k].ece_before,
+                ece_after=variant.fitted[k].ece_after,
+            )
+            for variant in variants
+        ),
+    )

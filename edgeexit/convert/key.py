@@ -1,0 +1,124 @@
+"""What a conversion is a function of, as one digest; and the report of one that is already done.
+
+The report lies beside the bundle, not in it: a bundle is immutable and named by its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+import edgeexit
+from edgeexit.bundle.store import open_bundle
+from edgeexit.convert.plan import ConversionPlan, LabelledSet
+from edgeexit.convert.report import ConversionReport, decode_report, encode_report
+from edgeexit.errors import BundleError
+from edgeexit.models.protocol import MultiExitNetwork
+
+# The code that decides what a bundle says; networks are known by their weights and their own source.
+_DECISIVE_FILES = (
+    "bundle/*.py",
+    "convert/*.py",
+    "decide/calibration.py",
+    "decide/evidence.py",
+    "decide/risk.py",
+    "transport/codecs.py",
+)
+
+_REPORT_CAP_BYTES = 16 * 2**20
+
+
+def runtime_tools() -> tuple[str, ...]:
+    """This package and the runtime that parity was shown with."""
+    return (f"edgeexit {edgeexit.__version__}", f"ai-edge-litert {version('ai-edge-litert')}")
+
+
+def conversion_key(
+    network: MultiExitNetwork,
+    plan: ConversionPlan,
+    tools: tuple[str, ...],
+    calibration: LabelledSet,
+    test: LabelledSet | None,
+) -> str:
+    """SHA-256 over weights, code, plan, tools and data."""
+    digest = hashlib.sha256()
+    # How many threads did the work changes nothing in the result.
+    digest.update(msgspec.json.encode((replace(plan, workers=None), tools)))
+    for index, stage in enumerate(network.stages):
+        # The structure as torch prints it, so that a changed activation or kernel size is seen too.
+        digest.update(f"{index} {stage!r}".encode())
+        for name, tensor in (*stage.named_parameters(), *stage.named_buffers()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(_bytes_of(tensor.detach().cpu().numpy()))
+    for path in _sources(network):
+        digest.update(path.read_bytes())
+    for labelled in (calibration, test):
+        for array in () if labelled is None else (labelled.images, labelled.targets):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(_bytes_of(array))
+    return digest.hexdigest()
+
+
+def report_path(out: Path) -> Path:
+    """Where the report of the bundle at `out` lies."""
+    return out.with_name(f"{out.name}.report.json")
+
+
+def finished(out: Path, key: str) -> ConversionReport | None:
+    """The report of a conversion with this key whose bundle still stands at `out`, whole; else None."""
+    place = report_path(out)
+    try:
+        if place.stat().st_size > _REPORT_CAP_BYTES:
+            return None
+        report = decode_report(place.read_bytes())
+    except OSError:
+        return None
+    if report is None or report.key != key:
+        return None
+    try:
+        open_bundle(out, expected_digest=report.digest)
+    except BundleError:
+        return None
+    return report.found_again()
+
+
+def store_report(out: Path, report: ConversionReport) -> None:
+    """Write the report beside the bundle, whole or not at all."""
+    place = report_path(out)
+    part = place.with_name(f"{place.name}.part")
+    part.write_bytes(encode_report(report))
+    part.replace(place)
+
+
+def _bytes_of(array: NDArray[np.generic]) -> memoryview:
+    """The array's bytes, copied only where they do not lie in one piece."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _sources(network: MultiExitNetwork) -> list[Path]:
+    """The decisive files, and those that define the network's own modules."""
+    root = Path(edgeexit.__file__).parent
+    files = {path for pattern in _DECISIVE_FILES for path in root.glob(pattern)}
+    for module in (module for stage in network.stages for module in stage.modules()):
+        file = _defining_file(type(module))
+        if file is not None:
+            files.add(file)
+    return sorted(files)
+
+
+def _defining_file(kind: type) -> Path | None:
+    """The file that a class comes from.
+
+    None for torch's own, whose version is among the tools, and for classes typed into a session.
+    """
+    if kind.__module__.partition(".")[0] == "torch":
+        return None
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return None if file is None else Path(file)

@@ -1,0 +1,114 @@
+"""Step 9: the manifest and the bundle, whole or not at all.
+
+Requires: every other step done.
+Ensures: a verified bundle at the place asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgeexit.bundle.manifest import (
+    SCHEMA,
+    Blob,
+    Boundary,
+    BoundaryCodec,
+    Exit,
+    Manifest,
+    Preprocessing,
+    Provenance,
+    Stage,
+    Variant,
+)
+from edgeexit.bundle.store import Bundle
+from edgeexit.bundle.write import golden_blob, model_blob, write_bundle
+from edgeexit.convert.plan import ConversionPlan
+from edgeexit.convert.quantise import runtimes
+from edgeexit.convert.slicing import SlicedStage
+from edgeexit.convert.variants import MeasuredVariant
+from edgeexit.errors import UnsupportedModel
+
+
+def preprocessing(stages: Sequence[SlicedStage]) -> Preprocessing:
+    """How an image becomes the input of this network.
+
+    Raises: UnsupportedModel when the input is neither a grey nor a colour image.
+    """
+    _, channels, height, width = stages[0].inputs[0].shape
+    if channels not in (1, 3):
+        raise UnsupportedModel(f"the input has {channels} channels", expected="1 (grey) or 3 (colour)")
+    return Preprocessing(height=height, width=width, color="gray" if channels == 1 else "rgb", layout="NCHW")
+
+
+def write(
+    plan: ConversionPlan,
+    stages: Sequence[SlicedStage],
+    variants: Sequence[MeasuredVariant],
+    codecs: Sequence[Sequence[BoundaryCodec]],
+    golden: bytes,
+    tools: tuple[str, ...],
+    out: Path,
+) -> Bundle:
+    """Write the bundle at `out`; another bundle there is replaced.
+
+    Shapes: stages and codecs (K,).
+    Raises: BundleError; nothing is then changed at `out`.
+    """
+    files = {golden_blob(golden).file: golden}
+    blobs: dict[Path, Blob] = {}
+    for path in (path for variant in variants for path in variant.models):
+        model = path.read_bytes()
+        blobs[path] = model_blob(model)
+        files[blobs[path].file] = model
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=plan.name,
+        version=plan.version,
+        serial=plan.serial,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        task=plan.task,
+        labels=plan.labels,
+        preprocessing=preprocessing(stages),
+        boundaries=tuple(
+            Boundary(tensors=stage.inputs, codecs=tuple(measured))
+            for stage, measured in zip(stages, codecs, strict=True)
+        ),
+        stages=tuple(_stage(stage, variants, blobs) for stage in stages),
+        exits=tuple(_exit(stage, variants) for stage in stages),
+        golden=golden_blob(golden),
+        provenance=Provenance(
+            network=plan.network,
+            dataset=plan.dataset,
+            licence=plan.licence,
+            tools=tools,
+            checkpoint_sha256=plan.checkpoint_sha256,
+        ),
+        risk_controls=tuple(control for variant in variants for control in variant.risk_controls),
+    )
+    return write_bundle(out, manifest, files, replace=True)
+
+
+def _stage(stage: SlicedStage, variants: Sequence[MeasuredVariant], blobs: Mapping[Path, Blob]) -> Stage:
+    return Stage(
+        parameters=stage.parameters,
+        macs=stage.macs,
+        variants=tuple(
+            Variant(
+                name=variant.precision,
+                format="tflite",
+                precision=variant.precision,
+                blob=blobs[variant.models[stage.index]],
+                runtimes=runtimes(variant.precision),
+                parity_max_abs=variant.parity[stage.index].exit_max_abs,
+            )
+            for variant in variants
+        ),
+    )
+
+
+def _exit(stage: SlicedStage, variants: Sequence[MeasuredVariant]) -> Exit:
+    fitted = [variant.fitted[stage.index].calibration for variant in variants]
+    # The f32 variant answers as the network does, which parity has shown; it comes first.
+    return Exit(output=stage.output, accuracy_float=fitted[0].accuracy, calibrations=tuple(fitted))
