@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgeexit.errors import ConfigError
+from edgeexit.transport.address import Credentials, parse_broker
 from edgeexit.transport.topics import ID_CAP, require_id
 
 # A configuration file is a page of text; anything larger is another file.
@@ -39,11 +40,17 @@ class GatewayConfig:
     bundle_limit: int = 16
     pool: bool = True
     log_file: Path | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", host_id())
         require_id(self.id, key="id")
+        parse_broker(self.broker)
         bounds = {"threads": self.threads, "queue_limit": self.queue_limit, "bundle_limit": self.bundle_limit}
         if self.concurrency is not None:
             bounds["concurrency"] = self.concurrency
@@ -51,6 +58,17 @@ class GatewayConfig:
             # The upper end only catches slips of the hand: a thread or queue place costs real memory.
             if not 1 <= value <= 1024:
                 raise _refused(key, str(value), why="it must lie between 1 and 1024")
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who the gateway is to its broker."""
+        return Credentials(
+            username=self.username,
+            password_file=self.password_file,
+            ca_file=self.ca_file,
+            certificate_file=self.certificate_file,
+            key_file=self.key_file,
+        )
 
     @property
     def workers(self) -> int:

@@ -75,6 +75,7 @@ class LoadedBundles:
         self._times = times
         self._clock = clock
         self._by_digest12: Mapping[str, LoadedBundle] = MappingProxyType({})
+        self._closed = False
 
     @property
     def all(self) -> tuple[LoadedBundle, ...]:
@@ -100,6 +101,8 @@ class LoadedBundles:
             raise
         loaded = LoadedBundle(bundle, runners)
         self._replace({**self._by_digest12, digest12(bundle.digest): loaded})
+        if self._closed:  # closed while this bundle was being loaded
+            self.unload(bundle.digest)
 
     def unload(self, digest: str) -> None:
         """Stop serving a bundle; a request at work on it is finished."""
@@ -111,7 +114,8 @@ class LoadedBundles:
             self._times.forget(digest)
 
     def close(self) -> None:
-        """Unload all."""
+        """Unload all, also what is just being loaded."""
+        self._closed = True
         for loaded in self.all:
             self.unload(loaded.bundle.digest)
 

@@ -30,7 +30,7 @@ LONGEST_BUDGET_MS = 60_000.0
 
 Clock = Callable[[], float]
 Reply = Callable[[bytes, int], None]
-"""Sends a reply to whoever asked; the second argument is how many seconds a broker may keep it."""
+"""Sends a reply to whoever asked, never raising; the second argument is how long a broker may keep it, in s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +298,13 @@ class GatewayService:
             digest12=topics.digest12(digest),
             name=loaded.bundle.manifest.name,
             stages=tuple(stages),
-            service_ms=tuple(self._times.mean_ms(digest, stage) for stage in stages),
+            service_ms=tuple(self._rounded_ms(digest, stage) for stage in stages),
         )
+
+    def _rounded_ms(self, digest: str, stage: int) -> float | None:
+        """A stage's time in microseconds' precision: adverts have a cap, and nobody measures finer."""
+        mean_ms = self._times.mean_ms(digest, stage)
+        return None if mean_ms is None else round(mean_ms, 3)
 
     def _count(self, end: str) -> None:
         with self._changed:

@@ -1,4 +1,4 @@
-"""Parts for the gateway's tests: invented time, a runner that spends it, and the shipped tiny bundle."""
+"""Parts for the gateway's tests: invented time, a runner that spends it, and copies of the tiny bundle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import pytest
 from edgeexit.bundle import Bundle, digest_of, encode_manifest, open_bundle
 from edgeexit.errors import RunnerError
 from edgeexit.runner.protocol import StageOutput, Tensors
-
-TINY_BUNDLE = Path(__file__).parent.parent / "data" / "tiny_bundle"
 
 
 class InventedTime:
@@ -73,11 +71,6 @@ def time() -> InventedTime:
 
 
 @pytest.fixture
-def tiny_bundle() -> Bundle:
-    return open_bundle(TINY_BUNDLE)
-
-
-@pytest.fixture
 def make_runner(tiny_bundle: Bundle, time: InventedTime) -> MakeRunner:
     def make() -> SpendingRunner:
         return SpendingRunner(tiny_bundle, time, [2.0, 4.0, 8.0])
@@ -86,11 +79,11 @@ def make_runner(tiny_bundle: Bundle, time: InventedTime) -> MakeRunner:
 
 
 @pytest.fixture
-def copy_bundle() -> CopyBundle:
+def copy_bundle(tiny_bundle: Bundle) -> CopyBundle:
     """Copies the tiny bundle under another serial, so that its digest is another one."""
 
     def copy(to: Path, serial: int) -> Bundle:
-        shutil.copytree(TINY_BUNDLE, to)
+        shutil.copytree(tiny_bundle.path, to)
         manifest = msgspec.structs.replace(open_bundle(to).manifest, serial=serial)
         data = encode_manifest(manifest)
         (to / "manifest.json").write_bytes(data)

@@ -1,0 +1,110 @@
+"""A gateway put together, without a connection: store, runners, service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from edgeexit.bundle.store import Bundle
+from edgeexit.gateway.config import GatewayConfig
+from edgeexit.gateway.keeper import StoreKeeper
+from edgeexit.gateway.loaded import LoadedBundles, RunnersOpener
+from edgeexit.gateway.log import EventLog
+from edgeexit.gateway.service import GatewayService
+from edgeexit.gateway.service_times import ServiceTimes
+from edgeexit.gateway.store import BundleStore
+from edgeexit.runner.litert import LiteRTRunner, find_variant, load_stage
+from edgeexit.runner.protocol import Runner
+from edgeexit.runner.runtime import find_runtime
+from edgeexit.runner.selection import open_verified
+
+# What a stopping gateway waits for requests at work; a device has long gone on by itself then.
+DRAIN_S = 2.0
+
+
+def monotonic_ms() -> float:
+    """The usual clock."""
+    return perf_counter() * 1000.0
+
+
+class GatewayCore:
+    """Everything of a gateway but its broker: loads the store, serves frames, follows changes of the store.
+
+    `open_runners` is how interpreters are made; by default LiteRT, golden vectors proved first.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        log: EventLog,
+        *,
+        clock: Callable[[], float] = monotonic_ms,
+        open_runners: RunnersOpener | None = None,
+    ) -> None:
+        self._own_runners = open_runners is None
+        times = ServiceTimes()
+        opener = open_runners if open_runners is not None else litert_runners(config.threads)
+        self._bundles = LoadedBundles(opener, count=config.workers, times=times, clock=clock)
+        store = BundleStore(config.store, bundle_limit=config.bundle_limit)
+        self._keeper = StoreKeeper(store, self._bundles, log)
+        self.service = GatewayService(
+            self._bundles,
+            times,
+            workers=config.workers,
+            queue_limit=config.queue_limit,
+            clock=clock,
+            log=log,
+        )
+
+    def __enter__(self) -> GatewayCore:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """What is served now."""
+        return tuple(loaded.bundle for loaded in self._bundles.all)
+
+    def open(self) -> None:
+        """Load every valid bundle of the store, then take requests.
+
+        Raises: ConfigError when there is no store; MissingExtra when no runtime is installed.
+        """
+        if self._own_runners:
+            find_runtime()  # a gateway that could never run anything says so now, not at its first bundle
+        self._keeper.look()
+        self.service.open()
+        self._keeper.start()
+
+    def close(self, drain_s: float = DRAIN_S) -> None:
+        """Refuse what comes, finish what was taken within `drain_s`, free everything."""
+        self.service.drain(drain_s)
+        self.service.close()
+        self._keeper.stop()
+        self._bundles.close()
+
+
+def litert_runners(threads: int) -> RunnersOpener:
+    """Opens runners of TFLite stages with `threads` threads an interpreter.
+
+    Golden vectors choose the variants once for a bundle; further runners load the same ones.
+    """
+
+    def open_runners(bundle: Bundle, count: int) -> tuple[Runner, ...]:
+        first, _ = open_verified(bundle, threads=threads)
+        runtime = find_runtime()
+        stages = [(k, find_variant(bundle.manifest, k, first.variant(k))) for k in first.stages]
+        more = [
+            LiteRTRunner.of_loaded(
+                bundle,
+                [load_stage(bundle, k, variant, runtime=runtime, threads=threads) for k, variant in stages],
+                threads=threads,
+            )
+            for _ in range(count - 1)
+        ]
+        return (first, *more)
+
+    return open_runners

@@ -1,0 +1,359 @@
+"""The gateway without a broker: every kind of request meets its one answer, or none where none is due."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time as real_time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeexit.bundle import Bundle
+from edgeexit.errors import RunnerError
+from edgeexit.gateway.loaded import LoadedBundles
+from edgeexit.gateway.log import EventLog
+from edgeexit.gateway.service import GatewayService
+from edgeexit.gateway.service_times import ServiceTimes
+from edgeexit.runner.protocol import StageOutput, Tensors
+from edgeexit.transport import frames, wire
+from edgeexit.transport.status import Status
+from edgeexit.transport.topics import InferTopic
+from edgeexit.transport.wire import Frame, Kind, WireTensor
+
+PATIENCE_S = 20.0
+
+
+def monotonic_ms() -> float:
+    return real_time.monotonic() * 1000.0
+
+
+class GatedRunner:
+    """A runner that answers k at exit k, once its gate is open."""
+
+    def __init__(self, bundle: Bundle, gate: threading.Event, entered: threading.Semaphore) -> None:
+        self._bundle = bundle
+        self._gate = gate
+        self._entered = entered
+        self.fail_at: int | None = None
+
+    @property
+    def stage_count(self) -> int:
+        return self._bundle.manifest.stage_count
+
+    def variant(self, stage: int) -> str:
+        return "f32"
+
+    def run(self, stage: int, tensors: Tensors) -> StageOutput:
+        self._entered.release()
+        assert self._gate.wait(PATIENCE_S)
+        if self.fail_at == stage:
+            raise RunnerError("stage failed", stage=stage)
+        manifest = self._bundle.manifest
+        specs = () if stage == self.stage_count - 1 else manifest.boundaries[stage + 1].tensors
+        classes = manifest.exits[stage].output.shape[1]
+        return StageOutput(
+            {spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs},
+            np.full(classes, stage, dtype=np.float32),  # (C,)
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@dataclass
+class Rig:
+    """A service over gated runners, and the frames that came back."""
+
+    bundle: Bundle
+    service: GatewayService
+    bundles: LoadedBundles
+    gate: threading.Event
+    entered: threading.Semaphore
+    runners: list[GatedRunner]
+    replies: queue.Queue[Frame] = field(default_factory=queue.Queue)
+    serial: int = 0
+
+    def request(
+        self,
+        *,
+        boundary: int = 0,
+        last_stage: int = 255,
+        budget_ms: float | None = 10_000.0,
+        digest: str | None = None,
+        tensors: list[WireTensor] | None = None,
+        request_id: bytes | None = None,
+    ) -> bytes:
+        self.serial += 1
+        if tensors is None:
+            specs = self.bundle.manifest.boundaries[min(boundary, 2)].tensors
+            tensors = [WireTensor.of(spec.name, np.zeros(spec.shape, spec.dtype)) for spec in specs]
+        return frames.request(
+            request_id or self.serial.to_bytes(16, "big"),
+            bundle_digest=digest or self.bundle.digest,
+            boundary=boundary,
+            last_stage=last_stage,
+            frame=self.serial,
+            budget_left_ms=budget_ms,
+            tensors=tensors,
+        )
+
+    def send(
+        self,
+        data: bytes,
+        *,
+        digest12: str | None = None,
+        stage: int = 0,
+        correlation: bytes | None = None,
+        asker: str = "porch",
+    ) -> None:
+        topic = InferTopic(None, digest12 or self.bundle.short_digest, stage)
+        self.service.handle(data, topic, self.take_in, asker=asker, correlation=correlation)
+
+    def take_in(self, data: bytes, expiry_s: int) -> None:
+        assert expiry_s >= 1
+        self.replies.put(wire.decode(data))
+
+    def reply(self) -> Frame:
+        return self.replies.get(timeout=PATIENCE_S)
+
+    def status(self) -> Status:
+        return self.reply().header.status
+
+    def wait_until_serving(self) -> None:
+        assert self.entered.acquire(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def rig(tiny_bundle: Bundle) -> Iterator[Rig]:
+    gate, entered = threading.Event(), threading.Semaphore(0)
+    gate.set()
+    runners: list[GatedRunner] = []
+
+    def open_runners(bundle: Bundle, count: int) -> tuple[GatedRunner, ...]:
+        made = tuple(GatedRunner(bundle, gate, entered) for _ in range(count))
+        runners.extend(made)
+        return made
+
+    times = ServiceTimes()
+    bundles = LoadedBundles(open_runners, count=1, times=times, clock=monotonic_ms)
+    bundles.load(tiny_bundle)
+    while entered.acquire(blocking=False):
+        pass
+    log = EventLog(logging.getLogger("edgeexit.test"), monotonic_ms)
+    service = GatewayService(bundles, times, workers=1, queue_limit=2, clock=monotonic_ms, log=log)
+    service.open()
+    yield Rig(tiny_bundle, service, bundles, gate, entered, runners)
+    gate.set()
+    service.close()
+    bundles.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gateway-worker")]
+
+
+@pytest.mark.parametrize(
+    ("boundary", "last_stage", "exit_"), [(0, 255, 2), (0, 2, 2), (0, 1, 1), (2, 255, 2)]
+)
+def test_request_is_answered_by_the_last_stage_asked_for(
+    rig: Rig, boundary: int, last_stage: int, exit_: int
+) -> None:
+    rig.send(rig.request(boundary=boundary, last_stage=last_stage), stage=boundary)
+    reply = rig.reply()
+    assert (reply.header.kind, reply.header.status) == (Kind.REPLY, Status.OK)
+    assert reply.header.request_id == rig.serial.to_bytes(16, "big")
+    assert (reply.header.stage_in, reply.header.stage_out) == (boundary, exit_)
+    assert frames.output_of(reply).tolist() == [float(exit_)] * 3
+    assert reply.header.queue_ms is not None
+    assert reply.header.compute_ms is not None
+
+
+def test_budget_without_a_limit_is_served(rig: Rig) -> None:
+    rig.send(rig.request(budget_ms=None))
+    assert rig.status() is Status.OK
+
+
+def test_absurd_budget_is_served(rig: Rig) -> None:
+    rig.send(rig.request(budget_ms=1e300))
+    assert rig.status() is Status.OK
+
+
+def test_unknown_bundle_and_stage_are_refused(rig: Rig) -> None:
+    other = "ab" * 32
+    rig.send(rig.request(digest=other), digest12=other[:12])
+    assert rig.status() is Status.UNKNOWN_BUNDLE
+    rig.send(rig.request(boundary=3), stage=3)
+    assert rig.status() is Status.UNKNOWN_BUNDLE
+    rig.send(rig.request(boundary=2, last_stage=1), stage=2)
+    assert rig.status() is Status.UNKNOWN_BUNDLE
+
+
+def test_topic_and_header_must_agree(rig: Rig) -> None:
+    rig.send(rig.request(digest="ab" * 32))
+    assert rig.status() is Status.DIGEST_MISMATCH
+    rig.send(rig.request(boundary=1), stage=0)
+    assert rig.status() is Status.DIGEST_MISMATCH
+    near = rig.bundle.short_digest + "0" * 52
+    rig.send(rig.request(digest=near))
+    assert rig.status() is Status.DIGEST_MISMATCH
+
+
+def test_unreadable_messages_are_answered_by_their_correlation(rig: Rig) -> None:
+    whole = rig.request()
+    later = whole[:4] + bytes([wire.VERSION + 1]) + whole[5:]
+    too_large = whole + bytes(wire.FRAME_CAP_BYTES)
+    for data, status in (
+        (whole[:-1], Status.MALFORMED),
+        (b"not a frame at all", Status.MALFORMED),
+        (later, Status.UNSUPPORTED_VERSION),
+        (too_large, Status.TOO_LARGE),
+    ):
+        rig.send(data, correlation=b"c" * 16)
+        reply = rig.reply()
+        assert (reply.header.status, reply.header.request_id) == (status, b"c" * 16)
+    rig.send(b"not a frame at all")
+    rig.send(b"not a frame at all", correlation=b"short")
+    assert rig.replies.empty()
+    assert rig.service.counts["malformed"] == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 9), (1, 64), (1,)])
+def test_tensor_of_another_shape_is_malformed(rig: Rig, shape: tuple[int, ...]) -> None:
+    name = rig.bundle.manifest.boundaries[0].tensors[0].name
+    rig.send(rig.request(tensors=[WireTensor.of(name, np.zeros(shape, np.float32))]))
+    assert rig.status() is Status.MALFORMED
+
+
+def test_missing_and_surplus_tensors_are_malformed(rig: Rig) -> None:
+    spec = rig.bundle.manifest.boundaries[0].tensors[0]
+    right = WireTensor.of(spec.name, np.zeros(spec.shape, np.float32))
+    for tensors in ([], [right, WireTensor.of("more", np.zeros(1, np.float32))]):
+        rig.send(rig.request(tensors=tensors))
+        assert rig.status() is Status.MALFORMED
+
+
+def test_nothing_left_is_met_with_silence(rig: Rig) -> None:
+    rig.send(rig.request(budget_ms=0.0))
+    rig.send(rig.request())
+    assert rig.status() is Status.OK
+    assert rig.replies.empty()
+    assert rig.service.counts["expired"] == 1
+
+
+def test_duplicates_are_answered_once_and_other_devices_are_no_duplicates(rig: Rig) -> None:
+    data = rig.request(request_id=b"r" * 16)
+    for _ in range(3):
+        rig.send(data)
+    rig.send(data, asker="garage")
+    assert [rig.status(), rig.status()] == [Status.OK, Status.OK]
+    assert rig.replies.empty()
+    assert rig.service.counts["duplicate"] == 2
+
+
+def test_overload_is_busy_with_a_time_to_come_back(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    for _ in range(2):
+        rig.send(rig.request())
+    rig.send(rig.request())
+    refusal = rig.reply().header
+    assert refusal.status is Status.BUSY
+    assert refusal.retry_after_ms is not None
+    assert refusal.retry_after_ms > 0.0
+    assert rig.service.load().queue_depth == 2
+    assert rig.service.load().free_slots == 0
+    rig.gate.set()
+    assert [rig.status() for _ in range(3)] == [Status.OK] * 3
+
+
+def test_request_whose_time_ran_out_in_the_queue_gets_no_answer(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    rig.send(rig.request(budget_ms=50.0))
+    real_time.sleep(0.1)
+    rig.gate.set()
+    assert rig.status() is Status.OK
+    rig.send(rig.request())
+    assert rig.status() is Status.OK
+    assert rig.replies.empty()
+    assert rig.service.counts["expired"] == 1
+
+
+def test_draining_finishes_what_was_taken_and_refuses_the_rest(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    assert not rig.service.drain(0.0)
+    assert rig.status() is Status.DRAINING  # the one that waited
+    rig.send(rig.request())
+    assert rig.status() is Status.DRAINING
+    rig.gate.set()
+    assert rig.status() is Status.OK
+    assert rig.service.drain(PATIENCE_S)
+
+
+def test_failing_stage_is_refused_and_the_worker_goes_on(rig: Rig) -> None:
+    rig.runners[0].fail_at = 1
+    rig.send(rig.request())
+    assert rig.status() is Status.FAILED
+    rig.runners[0].fail_at = None
+    rig.send(rig.request())
+    assert rig.status() is Status.OK
+
+
+def test_way_back_that_breaks_does_not_stop_the_worker(rig: Rig) -> None:
+    def broken(data: bytes, expiry_s: int) -> None:
+        raise OSError("gone")
+
+    topic = InferTopic(None, rig.bundle.short_digest, 0)
+    rig.service.handle(rig.request(), topic, broken)
+    rig.send(rig.request())
+    assert rig.status() is Status.OK
+
+
+def test_ping_is_answered_at_once_also_when_busy(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    rig.send(frames.ping(b"p" * 16, bundle_digest=rig.bundle.digest, payload_bytes=4000))
+    pong = rig.reply()
+    assert (pong.header.kind, pong.header.request_id) == (Kind.PONG, b"p" * 16)
+    assert pong.size_bytes < 200
+
+
+def test_replies_sent_to_a_gateway_are_no_requests(rig: Rig) -> None:
+    rig.send(frames.pong_to(wire.decode(rig.request()).header))
+    assert rig.replies.empty()
+    assert rig.service.counts["no_request"] == 1
+
+
+def test_advert_tells_bundles_and_stage_times(rig: Rig) -> None:
+    load = rig.service.load()
+    assert (load.queue_depth, load.free_slots) == (0, 1)
+    (bundle,) = load.bundles
+    assert bundle.digest12 == rig.bundle.short_digest
+    assert bundle.stages == (0, 1, 2)
+    assert all(service_ms is not None for service_ms in bundle.service_ms)
+
+
+def test_unloaded_bundle_is_unknown(rig: Rig) -> None:
+    rig.bundles.unload(rig.bundle.digest)
+    rig.send(rig.request())
+    assert rig.status() is Status.UNKNOWN_BUNDLE
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.binary(max_size=300), position=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_no_bytes_break_the_gateway(rig: Rig, data: bytes, position: int, flip: int) -> None:
+    rig.send(data, correlation=b"c" * 16)
+    assert rig.status() in (Status.MALFORMED, Status.TOO_LARGE, Status.UNSUPPORTED_VERSION)
+    mutated = bytearray(rig.request())
+    mutated[position % len(mutated)] ^= flip
+    rig.send(bytes(mutated), correlation=b"c" * 16)
+    assert rig.status() in Status
