@@ -67,16 +67,16 @@ def decode_tensors(received: Sequence[WireTensor], specs: Sequence[TensorSpec]) 
 def payload_bytes(specs: Sequence[TensorSpec], codec: CodecName) -> int:
     """Size of a request frame with these tensors, header included.
 
-    A frame's number and zero points take one to nine bytes in the header; the size given here is for
-    long ones, so that the true frame is never larger and at most 16 bytes smaller.
+    Numbers in the header take one byte or a few more; the size given here is for long ones (frames up
+    to 2**32), so that the true frame is never larger and at most 16 bytes smaller.
     """
     described = tuple(_describe(spec, codec) for spec in specs)
     header = Header(
         kind=Kind.REQUEST,
         request_id=bytes(wire.REQUEST_ID_BYTES),
         bundle_digest=bytes(wire.DIGEST_BYTES),
-        stage_in=1,
-        stage_out=1,
+        stage_in=255,
+        stage_out=255,
         frame=2**31,
         budget_left_ms=1.0,
     )
