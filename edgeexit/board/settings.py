@@ -48,7 +48,7 @@ def decode_settings(table: Table, kind: type[Settings], *, file: str) -> Setting
     Raises: ConfigError naming the file and the key: unknown (with the nearest known one), missing, or of
     the wrong type.
     """
-    _refuse_unknown(table, kind, file=file, prefix="")
+    refuse_unknown(table, kind, file=file)
     try:
         return msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -58,6 +58,11 @@ def decode_settings(table: Table, kind: type[Settings], *, file: str) -> Setting
         raise ConfigError(
             f"{file}: {key or 'a key'} cannot be used", file=file, key=key, why=why.replace("`", "")
         ) from error
+
+
+def refuse_unknown(table: Table, kind: type[msgspec.Struct], *, file: str) -> None:
+    """Raises: ConfigError for the first key that `kind` does not know, with the nearest one that it does."""
+    _refuse_unknown(table, kind, file=file, prefix="")
 
 
 def _refuse_unknown(table: Table, kind: type[msgspec.Struct], *, file: str, prefix: str) -> None:

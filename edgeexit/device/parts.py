@@ -1,0 +1,181 @@
+"""From the configuration to real parts: sources, budgets, the board, the way to gateways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeexit.board.identify import identify
+from edgeexit.board.profile import Profile, read_profile
+from edgeexit.bundle.store import Bundle
+from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget, ScheduleBudget
+from edgeexit.device.budgets import BudgetTable, FileBudget
+from edgeexit.device.capture import Clock, Reader
+from edgeexit.device.clock import monotonic_ms
+from edgeexit.device.config import BrokerConfig, BudgetConfig, DeviceConfig, PlayConfig, SourceConfig
+from edgeexit.device.control import Control
+from edgeexit.device.directory import DirectoryReader
+from edgeexit.device.video import CameraReader, VideoReader
+from edgeexit.errors import ConfigError
+from edgeexit.runner.paced import PacedRunner
+from edgeexit.runner.protocol import Runner
+from edgeexit.runner.selection import open_verified
+from edgeexit.transport.address import Credentials, parse_broker
+from edgeexit.transport.protocol import Transport
+
+_log = logging.getLogger(__name__)
+
+# The selection of variants is kept under this name in the state folder.
+SELECTION_FILE = "selection.json"
+
+# A nanosecond clock sees nothing shorter than this of a stage.
+SHORTEST_STAGE_MS = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedBoard:
+    """A slower board that this machine plays; `name` is None where only a factor was given."""
+
+    name: str | None
+    factor: float
+
+
+def make_reader(config: SourceConfig, clock: Clock) -> Reader:
+    """The reader of the source. Raises: DeviceError for a camera that has no such name."""
+    if config.kind == "directory":
+        return DirectoryReader(Path(config.path), loop=config.loop, clock=clock)
+    if config.kind == "video":
+        return VideoReader(Path(config.path), loop=config.loop, clock=clock)
+    return CameraReader(config.path, clock=clock, rate_hz=config.frame_rate_hz)
+
+
+def make_budgets(config: BudgetConfig, *, latest: LatestBudget, origin_ms: float) -> BudgetSource:
+    """The budget source; `latest` is the one that MQTT messages set.
+
+    Raises: ConfigError for a schedule out of order, a file that holds no budget, or a figure that is none.
+    """
+    if config.kind == "schedule":
+        steps = [
+            (
+                step.start_ms,
+                _budget(step.latency_ms, step.energy_mj, step.uplink_bytes, key=f"budget.steps[{index}]"),
+            )
+            for index, step in enumerate(config.steps)
+        ]
+        return ScheduleBudget(steps, origin_ms=origin_ms, period_ms=config.period_ms)
+    if config.kind == "file" and config.path is not None:
+        budgets = FileBudget(Path(config.path), trouble=_tell_of_budget)
+        budgets.open()
+        return budgets
+    if config.kind == "mqtt":
+        return latest
+    return FixedBudget(first_budget(config))
+
+
+def first_budget(config: BudgetConfig) -> Budget:
+    """The figure in the configuration; one second where the kind of budget has none of its own."""
+    if config.latency_ms is None:
+        return Budget(1000.0)
+    return _budget(config.latency_ms, config.energy_mj, config.uplink_bytes, key="budget")
+
+
+def _budget(latency_ms: float, energy_mj: float | None, uplink_bytes: int | None, *, key: str) -> Budget:
+    table = BudgetTable(latency_ms=latency_ms, energy_mj=energy_mj, uplink_bytes=uplink_bytes)
+    return table.budget(key=f"{key}.latency_ms")
+
+
+def _tell_of_budget(error: ConfigError) -> None:
+    _log.warning("%s; the budget before stays in force", error)
+
+
+def find_profile(name: str | None) -> Profile:
+    """The named profile, else that of the machine this is. Raises: ConfigError."""
+    return identify() if name is None else read_profile(name)
+
+
+def played_board(config: PlayConfig) -> PlayedBoard | None:
+    """The slower board to play, if any. Raises: ConfigError where nobody knows how much slower it is."""
+    if config.factor is not None:
+        return PlayedBoard(None, config.factor)
+    if config.board is None:
+        return None
+    slowdown = read_profile(config.board).slowdown
+    if slowdown is None:
+        raise ConfigError(
+            f"{config.board} cannot be played",
+            key="play.board",
+            why="its profile does not say how much slower it is than this kind of machine",
+            fix="give play.factor instead",
+        )
+    return PlayedBoard(config.board, slowdown.factor)
+
+
+def make_runner(
+    config: DeviceConfig,
+    bundle: Bundle,
+    profile: Profile,
+    played: PlayedBoard | None,
+    environment: Mapping[str, str],
+) -> tuple[Runner, tuple[float, ...]]:
+    """A runner of the variants that proved correct here, and the median time of each stage.
+
+    Raises: RunnerError and its leaves, MissingExtra, BundleError.
+    """
+    threads = config.threads or profile.runtime.threads
+    cache = selection_cache(config, environment)
+    runner, report = open_verified(bundle, threads=threads, cache=cache, clock=monotonic_ms)
+    for rejected in report.rejected():
+        _log.warning("stage %d, variant %s is not used: %s", rejected.stage, rejected.variant, rejected.why)
+    # A stage of a toy network can be too quick for the clock; the model of latencies needs a time.
+    stage_ms = tuple(max(median_ms, SHORTEST_STAGE_MS) for median_ms in report.median_ms)
+    if played is None:
+        return runner, stage_ms
+    paced = PacedRunner(runner, played.factor, monotonic_ms)
+    return paced, tuple(played.factor * measured_ms for measured_ms in stage_ms)
+
+
+def selection_cache(config: DeviceConfig, environment: Mapping[str, str]) -> Path | None:
+    """Where the selection of variants is kept: the configured folder, else systemd's; None without both."""
+    folder = config.state or environment.get("STATE_DIRECTORY")
+    # systemd lists several folders with colons between them; the first is ours.
+    return None if not folder else Path(folder.split(":")[0]) / SELECTION_FILE
+
+
+def make_control(config: DeviceConfig, boot_id: str, latest: LatestBudget) -> Control | None:
+    """The control connection, not opened; None without a broker. Raises: ConfigError."""
+    if config.broker is None:
+        return None
+    return Control(
+        config.device,
+        boot_id=boot_id,
+        address=parse_broker(config.broker.url),
+        credentials=broker_credentials(config.broker),
+        on_budget=latest.set,
+    )
+
+
+def make_transport(config: DeviceConfig) -> Transport | None:
+    """The way to gateways, which the engine opens; None where offloading is off or there is no broker.
+
+    Raises: ConfigError.
+    """
+    if config.broker is None or not config.offload.enabled:
+        return None
+    return None
+
+
+def broker_credentials(config: BrokerConfig) -> Credentials:
+    """Who we are to the broker; the files are read when the connection is opened."""
+    return Credentials(
+        username=config.user,
+        password_file=_path(config.password_file),
+        ca_file=_path(config.ca_file),
+        certificate_file=_path(config.certificate_file),
+        key_file=_path(config.key_file),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

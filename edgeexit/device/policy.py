@@ -1,0 +1,77 @@
+"""From the configuration to a policy, and a policy that can be replaced while running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeexit.bundle.manifest import Manifest
+from edgeexit.decide.calibration import quality_tables
+from edgeexit.decide.decision import Decision, Policy, Situation
+from edgeexit.decide.policies.fixed import AlwaysOffload
+from edgeexit.decide.policies.hedged import HedgedGain
+from edgeexit.decide.policies.local import AlwaysLocal, AnytimeLocal, FirstExit
+from edgeexit.device.config import PolicyConfig
+from edgeexit.errors import ConfigError
+
+
+class PolicyInForce:
+    """A policy that asks another one, which can be replaced between two decisions."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def replace(self, policy: Policy) -> None:
+        """Let another policy decide from now on."""
+        self._policy = policy
+
+    @property
+    def name(self) -> str:
+        """Name of the policy that decides now."""
+        return self._policy.name
+
+    @property
+    def anytime(self) -> bool:
+        """Whether it answers at the deadline with what it has."""
+        return self._policy.anytime
+
+    def decide(self, situation: Situation) -> Decision:
+        """The next action for this frame."""
+        return self._policy.decide(situation)
+
+
+def choose_policy(config: PolicyConfig, manifest: Manifest, variants: Sequence[str]) -> Policy:
+    """The policy that the configuration names, for these variants of the stages.
+
+    Raises: ConfigError when the bundle has no risk control as strict as was asked for.
+    """
+    if config.name == "anytime-local":
+        return AnytimeLocal()
+    if config.name == "always-local":
+        return AlwaysLocal()
+    if config.name == "first-exit":
+        return FirstExit()
+    if config.name == "always-offload":
+        return AlwaysOffload()
+    thresholds = None if config.epsilon is None else certified(manifest, variants, config.epsilon)
+    return HedgedGain(tables=quality_tables(manifest.exits, variants), thresholds=thresholds)
+
+
+def certified(manifest: Manifest, variants: Sequence[str], epsilon: float) -> tuple[float, ...]:
+    """Thresholds (K,) of the loosest risk control within `epsilon` that was fitted for these variants.
+
+    Raises: ConfigError when the bundle has none: a guarantee for other variants is none for these.
+    """
+    fitting = [
+        control
+        for control in manifest.risk_controls
+        if control.epsilon <= epsilon and all(variant == control.variant for variant in variants)
+    ]
+    if not fitting:
+        held = ", ".join(f"{control.variant} {control.epsilon:g}" for control in manifest.risk_controls)
+        raise ConfigError(
+            f"no risk control within {epsilon:g}",
+            key="policy.epsilon",
+            why=f"the stages run as {', '.join(variants)}; the bundle certifies {held or 'nothing'}",
+            fix="leave policy.epsilon out, or convert the network with a risk control for these variants",
+        )
+    return max(fitting, key=lambda control: control.epsilon).thresholds

@@ -1,0 +1,116 @@
+"""What the device writes about its work: one JSON object a line, its kind in the field `type`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgeexit.board.readings import Readings
+from edgeexit.decide.answer import Answer, Drop, OffloadRecord
+from edgeexit.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The first record of a run: what was run, where.
+
+    `stage_ms` are the stage times measured at start, those of the played board where one is played.
+    Units: started_ms on the clock of all records of this run; unix_s, wall time.
+    """
+
+    device: str
+    bundle: str
+    bundle_digest: str
+    variants: tuple[str, ...]
+    stage_ms: tuple[float, ...]
+    board: str
+    played_board: str | None
+    slowdown: float | None
+    policy: str
+    started_ms: float
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The last record of a run that ended in order. Units: ended_ms on the run's clock."""
+
+    answered: int
+    dropped: int
+    late: int
+    records_lost: int
+    ended_ms: float
+
+
+LogRecord = Answer | Drop | OffloadRecord | Readings | RunStarted | RunEnded
+
+_TYPES: dict[str, type[LogRecord]] = {
+    "answer": Answer,
+    "drop": Drop,
+    "offload": OffloadRecord,
+    "board": Readings,
+    "start": RunStarted,
+    "end": RunEnded,
+}
+# What every line begins with.
+LINE_START = b'{"type":"'
+
+_TAGS: dict[type[LogRecord], bytes] = {
+    kind: LINE_START + tag.encode() + b'",' for tag, kind in _TYPES.items()
+}
+
+# An answer of a thousand classes takes 20 kB; a line beyond a megabyte is not one of ours.
+LARGEST_LINE_BYTES = 1 << 20
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    type: str
+
+
+_encoder = msgspec.json.Encoder()
+_tag_decoder = msgspec.json.Decoder(_Tag)
+_decoders = {tag: msgspec.json.Decoder(kind) for tag, kind in _TYPES.items()}
+
+
+def encode_record(record: LogRecord) -> bytes:
+    """The record as one line of JSON, newline included."""
+    return _TAGS[type(record)] + _encoder.encode(record)[1:] + b"\n"
+
+
+def decode_record(line: bytes) -> LogRecord:
+    """The record in one line. Raises: ValueError when it is none of ours."""
+    if len(line) > LARGEST_LINE_BYTES:
+        raise ValueError(f"line of {len(line)} bytes")
+    try:
+        decoder = _decoders.get(_tag_decoder.decode(line).type)
+        if decoder is None:
+            raise ValueError("unknown type of record")
+        record: LogRecord = decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return record
+
+
+def read_records(path: Path) -> Iterator[LogRecord]:
+    """The records of a file, in order; a last line torn by a power cut is left out.
+
+    Raises: DataError naming the line when the file cannot be read, or any other line is broken.
+    """
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(LARGEST_LINE_BYTES + 1):
+                number += 1
+                try:
+                    yield decode_record(line)
+                except ValueError as error:
+                    if not line.endswith(b"\n") and not file.read(1):
+                        return  # torn off by a power cut
+                    raise DataError(
+                        f"{path}:{number}: not a record", file=str(path), why=str(error)
+                    ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", file=str(path), why=error.strerror) from error
