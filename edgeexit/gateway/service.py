@@ -30,7 +30,7 @@ LONGEST_BUDGET_MS = 60_000.0
 
 Clock = Callable[[], float]
 Reply = Callable[[bytes, int], None]
-"""Sends a reply to whoever asked, never raising; the second argument is how long a broker may keep it, in s."""
+"""Sends a reply to whoever asked and raises nothing; the second argument is how many seconds it is of use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from edgeexit.transport.broker import Broker, BrokerKind
 from edgeexit.transport.mqtt import ConnectionConfig, ConnectionEvents, MqttConnection, Subscription
 from edgeexit.transport.publication import Publication
 from edgeexit.transport.status import Status
-from edgeexit.transport.wire import Frame, WireTensor
+from edgeexit.transport.wire import Frame, Kind, WireTensor
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import CopyBundle
@@ -105,12 +105,28 @@ class Asker:
             expiry_s=20,
         )
 
+    def wait_for_the_pool(self, bundle: Bundle) -> None:
+        """Ping the pool until somebody is in it; its connection may come up after the first advert."""
+        data = frames.ping(b"p" * 16, bundle_digest=bundle.digest)
+        for _ in range(int(PATIENCE_S / 0.2)):
+            self.publish(topics.pool_infer(bundle.digest, 0), data, b"p" * 16)
+            time.sleep(0.2)
+            while not self.messages.empty():
+                message = self.messages.get()
+                if topics.is_reply(message.topic):
+                    assert wire.decode(message.payload).header.kind is Kind.PONG
+                    return
+        raise AssertionError("nobody in the pool")
+
     def reply(self) -> tuple[Frame, Publication]:
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
             message = self.next_message()
-            if topics.is_reply(message.topic):
-                return wire.decode(message.payload), message
+            if not topics.is_reply(message.topic):
+                continue
+            frame = wire.decode(message.payload)
+            if frame.header.kind is Kind.REPLY:
+                return frame, message
         raise AssertionError("no reply")
 
 
@@ -184,19 +200,24 @@ def test_directed_and_pool_requests_are_answered_and_refused_in_words(
     assert advert.free_slots == 1
 
     directed = topics.gateway_infer(GATEWAY, tiny_bundle.digest, 0)
-    for topic in (directed, topics.pool_infer(tiny_bundle.digest, 1)):
-        request_id = asker.ask(tiny_bundle, topic)
-        frame, message = asker.reply()
-        assert message.correlation == frame.header.request_id == request_id
-        assert (frame.header.status, frame.header.stage_out) == (Status.OK, 2)
-        assert frames.output_of(frame).shape == (3,)
+    request_id = asker.ask(tiny_bundle, directed)
+    frame, message = asker.reply()
+    assert message.correlation == frame.header.request_id == request_id
+    assert (frame.header.status, frame.header.stage_out) == (Status.OK, 2)
+    assert frames.output_of(frame).shape == (3,)
+
+    asker.wait_for_the_pool(tiny_bundle)
+    request_id = asker.ask(tiny_bundle, topics.pool_infer(tiny_bundle.digest, 1))
+    frame, message = asker.reply()
+    assert message.correlation == frame.header.request_id == request_id
+    assert (frame.header.status, frame.header.stage_in, frame.header.stage_out) == (Status.OK, 1, 2)
 
     unknown = "0" * 64
     asker.ask(tiny_bundle, topics.gateway_infer(GATEWAY, unknown, 0))
     assert asker.reply()[0].header.status is Status.DIGEST_MISMATCH
     asker.ask(tiny_bundle, topics.gateway_infer(GATEWAY, tiny_bundle.digest, 9))
     assert asker.reply()[0].header.status is Status.UNKNOWN_BUNDLE
-    asker.publish(directed, b"EEXF but nothing more", b"m" * 16)
+    asker.publish(directed, b"no frame of ours, but a message", b"m" * 16)
     frame, message = asker.reply()
     assert (frame.header.status, message.correlation) == (Status.MALFORMED, b"m" * 16)
     asker.publish(directed, bytes(wire.FRAME_CAP_BYTES + 16), b"l" * 16)
