@@ -73,23 +73,19 @@ class OffloadEstimator(Protocol):
 class Controller:
     """One device's mind for one run; made anew for every run, because it learns.
 
-    `link` is None for a device without a transport. `fallback` says whether the deadline timer emits
-    the best answer in hand; published policies without such a floor set it to False.
+    `link` is None for a device without a transport.
     """
 
     policy: Policy
     latency: ComputeEstimator
     link: OffloadEstimator | None
-    fallback: bool = True
 
 
 ControllerFactory = Callable[[CostProfile, Recording], Controller]
 PolicyFactory = Callable[[CostProfile, Recording], Policy]
 
 
-def controller_of(
-    policy: PolicyFactory, *, transport: bool = True, fallback: bool = True
-) -> ControllerFactory:
+def controller_of(policy: PolicyFactory, *, transport: bool = True) -> ControllerFactory:
     """A factory for a policy with the estimators that the device uses.
 
     The policy is made anew for every run, from the costs and from the recording's calibrations.
@@ -100,7 +96,6 @@ def controller_of(
             policy=policy(profile, recording),
             latency=LatencyModel(profile.stage_ms),
             link=LinkEstimator() if transport else None,
-            fallback=fallback,
         )
 
     return make

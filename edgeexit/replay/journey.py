@@ -83,7 +83,7 @@ class DeviceRun:
         self._decide = controller.policy.decide
         self._latency = controller.latency
         self._link = controller.link
-        self._fallback = controller.fallback
+        self._anytime = controller.policy.anytime
         self._learner = controller.policy if isinstance(controller.policy, Learner) else None
         self._stage_count = scenario.profile.stage_count
         self._last_exit = self._stage_count - 1
@@ -201,7 +201,7 @@ class DeviceRun:
         self._may_send = True
         self._sends = 0
         self._blocked_ms = 0.0
-        if self._fallback:
+        if self._anytime:
             self._arm(now_ms, now_ms)
         self._step(now_ms)
 
@@ -250,7 +250,7 @@ class DeviceRun:
                 self._free(now_ms)
                 return
             remaining_ms = world.remaining_ms(self._captured_ms, now_ms)
-            if remaining_ms <= TOLERANCE_MS and self._best is not None and self._fallback:
+            if remaining_ms <= TOLERANCE_MS and self._best is not None and self._anytime:
                 self._close(now_ms, by_timer=True)
                 continue
             decision = self._decide(self._situation(now_ms, remaining_ms))

@@ -33,11 +33,13 @@ def read_pensieve(text: str, *, file: str) -> Steps:
             edges_ms.append(0.0)
             continue
         at_ms = (at_s - origin_s) * 1000.0
-        if not at_ms > edges_ms[-1]:
-            raise TraceError(f"time {fields[0]} s does not come after the line before", file=file, line=line)
+        if at_ms < edges_ms[-1]:
+            raise TraceError(f"time {fields[0]} s lies before the line above", file=file, line=line)
+        if at_ms == edges_ms[-1]:
+            continue  # published traces repeat a second here and there; such a rate holds for no time
         capacity_bytes.append(rate * (at_ms - edges_ms[-1]))
         edges_ms.append(at_ms)
     if not capacity_bytes:
-        raise TraceError("one line only; a trace needs two", file=file)
+        raise TraceError("no time passes; a trace needs two different times", file=file)
     checked_steps(edges_ms, capacity_bytes, file=file)
     return Steps(tuple(edges_ms), tuple(capacity_bytes))
