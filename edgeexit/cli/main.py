@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 import edgeexit
-from edgeexit.cli import bench, convert, demo, device, flash, gateway, inspect, record, run, simulate
+from edgeexit.cli import bench, convert, device, flash, gateway, inspect, record, run, simulate
+from edgeexit.cli.demo import command as demo
 
 
 def build() -> typer.Typer:
