@@ -26,7 +26,11 @@ class ViTConfig:
 
     `exits` counts blocks: (2, 4, 6) puts exits after the 2nd, 4th and 6th block; the last one equals
     `depth`. `head_hidden_dims` are the widths between class token and logits of each exit; empty is a
-    linear head. `mean` and `std` normalise the image inside stage 0, one value a channel.
+    linear head. `stem_dims` are the channels of overlapping 3 × 3 convolutions before the patches, each
+    of which halves the image; empty projects the bare patches, as the original ViT does. `mean` and
+    `std` normalise the image inside stage 0, one value a channel.
+
+    Source of the stem: Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021.
     """
 
     img_size: int
@@ -42,6 +46,7 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     head_hidden_dims: tuple[int, ...] = (128,)
     head_dropout: float = 0.0
+    stem_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built.
@@ -50,6 +55,10 @@ class ViTConfig:
         """
         if self.img_size % self.patch_size:
             raise ValueError(f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}")
+        if self.patch_size % self.stem_stride:
+            raise ValueError(
+                f"a stem of {len(self.stem_dims)} halvings does not fit patch_size {self.patch_size}"
+            )
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
         if len(self.mean) != self.in_chans or len(self.std) != self.in_chans:
@@ -64,22 +73,34 @@ class ViTConfig:
         return self.img_size // self.patch_size
 
     @property
+    def stem_stride(self) -> int:
+        """Image pixels along one side of a pixel after the stem."""
+        return 1 << len(self.stem_dims)
+
+    @property
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches: the class token."""
         return 1
 
 
 class PatchEmbed(nn.Module):
-    """Cuts the image into patches and projects each one."""
+    """Cuts the image, or what the stem makes of it, into patches and projects each one."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        size = config.patch_size
-        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, kernel_size=size, stride=size)
+        layers: list[nn.Module] = []
+        dim = config.in_chans
+        for stem_dim in config.stem_dims:
+            layers.append(nn.Conv2d(dim, stem_dim, kernel_size=3, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(stem_dim), nn.GELU()]
+            dim = stem_dim
+        self.stem = nn.Sequential(*layers)
+        size = config.patch_size // config.stem_stride
+        self.proj = nn.Conv2d(dim, config.embed_dim, kernel_size=size, stride=size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: (B, C, H, W) to (B, N, D)."""
-        grid: Tensor = self.proj(image)  # B C H W -> B D g g
+        grid: Tensor = self.proj(self.stem(image))  # B C H W -> B D g g
         return grid.flatten(2).transpose(1, 2)  # B D g g -> B N D
 
 

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, fitted into a budget of samples and of seconds."""
+"""The training loop: Muon and AdamW, warm-up and cosine, fitted into a budget of samples and of seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from edgeexit.models.protocol import MultiExitNetwork, run_exits
 from edgeexit.training.batches import BatchSource
+from edgeexit.training.muon import Muon
 from edgeexit.training.objective import exit_losses, joint_loss
 
 
@@ -26,7 +27,7 @@ class TrainingConfig:
     samples: int
     seconds: float | None = None
     batch_size: int = 64
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     # A ViT without warm-up diverges at rates that it takes well afterwards.
     warmup_fraction: float = 0.08
@@ -46,6 +47,9 @@ class TrainingProgress:
     learning_rate: float
     losses: tuple[float, ...]
 
+
+# Narrower matrices give the logits of an exit; Muon is for what lies between layers.
+MUON_SIDE = 32
 
 # Reports are made this often: seldom enough to cost nothing, often enough to be seen moving.
 REPORT_INTERVAL_S = 5.0
@@ -79,25 +83,24 @@ def _train(
     clock_s: Callable[[], float],
     progress: Callable[[TrainingProgress], None],
 ) -> TrainingProgress:
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(network.stages, config.weight_decay), lr=config.learning_rate, fused=True
-    )
+    optimizers = _optimizers(network.stages, config)
     started_s = reported_s = clock_s()
     number = 0
     recent: list[torch.Tensor] = []
     state = TrainingProgress(samples=0, fraction=0.0, elapsed_s=0.0, learning_rate=0.0, losses=())
     while state.fraction < 1.0:
         rate = config.learning_rate * learning_rate_factor(state.fraction, config.warmup_fraction)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         samples = source.batch(number, config.batch_size)
         losses = exit_losses(
             run_exits(network, torch.from_numpy(samples.images)), torch.from_numpy(samples.targets)
         )
-        optimizer.zero_grad(set_to_none=True)
+        network.stages.zero_grad(set_to_none=True)
         joint_loss(losses, final_weight=config.final_weight).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.stages.parameters(), config.clip_norm)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         number += 1
         recent.append(losses.detach())
         now_s = clock_s()
@@ -131,14 +134,30 @@ def learning_rate_factor(fraction: float, warmup_fraction: float) -> float:
     return 0.5 * (1.0 + cos(pi * (fraction - warmup_fraction) / (1.0 - warmup_fraction)))
 
 
-def _parameter_groups(stages: nn.ModuleList, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and kernels decay; biases, norms, class token and positions do not."""
+def _optimizers(stages: nn.ModuleList, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the linear layers, AdamW for all else; vectors, class token and positions do not decay."""
+    hidden = {
+        id(module.weight)
+        for module in stages.modules()
+        if isinstance(module, nn.Linear) and min(module.weight.shape) >= MUON_SIDE
+    }
+    matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in stages.named_parameters():
-        matrix = parameter.ndim >= 2 and not name.endswith(("cls_token", "pos_embed"))
-        (decayed if matrix else kept).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        if id(parameter) in hidden:
+            matrices.append(parameter)
+        elif parameter.ndim >= 2 and not name.endswith(("cls_token", "pos_embed")):
+            decayed.append(parameter)
+        else:
+            kept.append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    ]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay))
+    return optimizers
 
 
 def _with_losses(state: TrainingProgress, recent: list[torch.Tensor]) -> TrainingProgress:
