@@ -47,10 +47,11 @@ class Ticket(Generic[Work]):
 
     Units: deadline_ms, on the gateway's clock, arrival plus what was left of the budget; first_exit_ms,
     expected time until the first answer it could be given; service_ms, until the last exit.
-    `key` is the same for a request and its duplicates, and for nothing else.
+    `key` is the same for a request and its duplicates, and for nothing else; `asker` is who sent it.
     """
 
     key: bytes
+    asker: str
     arrived_ms: float
     deadline_ms: float
     first_exit_ms: float
@@ -86,11 +87,13 @@ class Turn(Generic[Work]):
 class Admission(Generic[Work]):
     """A bounded queue, earliest deadline first. Not locked: its owner is.
 
+    One asker may hold half of the queue: a device gone wild leaves room for the others.
     Units: queue_limit, requests waiting; workers, requests served at a time.
     """
 
     def __init__(self, *, queue_limit: int, workers: int, remembered_limit: int = REMEMBERED_LIMIT) -> None:
         self._queue_limit = queue_limit
+        self._asker_limit = max(1, queue_limit // 2)
         self._workers = workers
         self._remembered_limit = remembered_limit
         self._order = itertools.count()
@@ -131,7 +134,8 @@ class Admission(Generic[Work]):
         if left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
             return self._refused(Refusal(Status.TOO_LATE))
         wait_ms = self._wait_ms(ticket.deadline_ms, now_ms)
-        full = len(self._queue) >= self._queue_limit
+        asked = sum(entry[2].asker == ticket.asker for entry in self._queue)
+        full = len(self._queue) >= self._queue_limit or asked >= self._asker_limit
         if full or left_ms < wait_ms + ticket.first_exit_ms + REPLY_GUARD_MS:
             return self._refused(Refusal(Status.BUSY, self.backlog_ms(now_ms)))
         heapq.heappush(self._queue, (ticket.deadline_ms, next(self._order), ticket))

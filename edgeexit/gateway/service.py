@@ -184,6 +184,7 @@ class GatewayService:
         first, stop = header.stage_in, request.stop
         ticket = Ticket(
             key=header.request_id + asker.encode(),
+            asker=asker,
             arrived_ms=arrived_ms,
             deadline_ms=arrived_ms + min(budget_ms, LONGEST_BUDGET_MS),
             first_exit_ms=self._times.expected_ms(digest, first, first + 1, now_ms) or 0.0,

@@ -20,9 +20,17 @@ TOO_LATE = Refusal(Status.TOO_LATE)
 
 
 def ticket(
-    key: int, *, now_ms: float = 0.0, budget_ms: float = 100.0, first_ms: float = 2.0, all_ms: float = 8.0
+    key: int,
+    *,
+    now_ms: float = 0.0,
+    budget_ms: float = 100.0,
+    first_ms: float = 2.0,
+    all_ms: float = 8.0,
+    asker: str | None = None,
 ) -> Ticket[int]:
-    return Ticket(key.to_bytes(8, "big"), now_ms, now_ms + budget_ms, first_ms, all_ms, key)
+    return Ticket(
+        key.to_bytes(8, "big"), asker or str(key), now_ms, now_ms + budget_ms, first_ms, all_ms, key
+    )
 
 
 def test_earliest_deadline_is_served_first() -> None:
@@ -44,6 +52,13 @@ def test_full_queue_says_busy_and_when_to_come_back() -> None:
     assert refusal is not None
     assert (refusal.status, refusal.reason) == (429, "busy")
     assert refusal.retry_after_ms == 16.0  # two requests of 8 ms ahead, one worker
+
+
+def test_one_device_cannot_take_all_places() -> None:
+    admission = Admission[int](queue_limit=4, workers=1)
+    wild = [admission.offer(ticket(key, budget_ms=1000.0, asker="wild"), 0.0) for key in range(4)]
+    assert [verdict.reason for verdict in wild] == ["admitted", "admitted", "busy", "busy"]
+    assert admission.offer(ticket(9, budget_ms=1000.0, asker="calm"), 0.0).admitted
 
 
 def test_two_workers_halve_the_wait() -> None:
@@ -165,7 +180,13 @@ def test_every_request_ends_once_and_no_bound_is_passed(
             assert isinstance(more_ms, float)
             serial += 1
             request = Ticket(
-                key.to_bytes(8, "big"), now_ms, now_ms + budget_ms, first_ms, first_ms + more_ms, serial
+                key.to_bytes(8, "big"),
+                str(key % 3),
+                now_ms,
+                now_ms + budget_ms,
+                first_ms,
+                first_ms + more_ms,
+                serial,
             )
             verdict = admission.offer(request, now_ms)
             admitted[serial] += verdict.admitted

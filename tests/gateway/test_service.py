@@ -146,7 +146,7 @@ def rig(tiny_bundle: Bundle) -> Iterator[Rig]:
     while entered.acquire(blocking=False):
         pass
     log = EventLog(logging.getLogger("edgeexit.test"), monotonic_ms)
-    service = GatewayService(bundles, times, workers=1, queue_limit=2, clock=monotonic_ms, log=log)
+    service = GatewayService(bundles, times, workers=1, queue_limit=4, clock=monotonic_ms, log=log)
     service.open()
     yield Rig(tiny_bundle, service, bundles, gate, entered, runners)
     gate.set()
