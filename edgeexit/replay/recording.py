@@ -19,12 +19,12 @@ from edgeexit.bundle.manifest import Calibration
 from edgeexit.decide.calibration import QualityTable
 from edgeexit.decide.decision import Evidence
 from edgeexit.decide.evidence import judge
-from edgeexit.errors import DataError
+from edgeexit.errors import DataError, MissingExtra
 
 _Number = TypeVar("_Number", bound=np.generic)
 
 FORMAT = "edgeexit-recording-1"
-# A million samples of ten exits with their logits come to some 500 MB; more is not a recording of ours.
+# A million samples of ten exits with their outputs come to some 500 MB; more is not a recording of ours.
 FILE_CAP_BYTES = 512 * 2**20
 # The file's own header holds names and shapes of about a dozen arrays.
 META_CAP_BYTES = 2**20
@@ -62,19 +62,19 @@ class RecordingNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class Recording:
     """Recorded answers of N samples, K exits and O ways of offloading.
 
-    Shapes: scores (N, K) calibrated; labels (N, K); truth (N,); quality (N, K), what the answer was
-    worth, 1 or 0 for a right or wrong class; option_quality (N, O), the same for the gateway's
-    answers; logits (N, K, C), or None.
+    Shapes: scores (N, K) calibrated; answers (N, K) and truth (N,), number of the class or value;
+    quality (N, K), what the answer was worth, 1 or 0 for a right or wrong class; option_quality
+    (N, O), the same for the gateway's answers; outputs (N, K, C), or None.
     """
 
     note: RecordingNote
     sources: tuple[str, ...]
     scores: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    truth: NDArray[np.int32]
+    answers: NDArray[np.float32]
+    truth: NDArray[np.float32]
     quality: NDArray[np.float32]
     option_quality: NDArray[np.float32]
-    logits: NDArray[np.float32] | None = None
+    outputs: NDArray[np.float32] | None = None
 
     @property
     def sample_count(self) -> int:
@@ -100,28 +100,33 @@ class Recording:
         """What every exit says about a sample, as the device would judge it. Shapes: tables (K,)."""
         prior = self.prior_quality
         scores = self.scores[sample].tolist()
-        labels = self.labels[sample].tolist()
+        answers = self.answers[sample].tolist()
         classified = self.note.task == "classification"
         return [
-            judge(exit_, labels[exit_] if classified else None, score, tables, prior)
+            judge(exit_, int(answers[exit_]) if classified else None, score, tables, prior)
             for exit_, score in enumerate(scores)
         ]
 
 
 def save_recording(recording: Recording, path: Path) -> None:
-    """Write a recording as one safetensors file, replacing an older one in one step."""
-    from safetensors.numpy import save
+    """Write a recording as one safetensors file, replacing an older one in one step.
 
+    Raises: MissingExtra.
+    """
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise _missing() from error
     arrays: dict[str, NDArray[np.generic]] = {
         "scores": recording.scores,
-        "labels": recording.labels,
+        "answers": recording.answers,
         "truth": recording.truth,
         "quality": recording.quality,
         "option_quality": recording.option_quality,
         "sources": np.frombuffer(msgspec.json.encode(recording.sources), dtype=np.uint8),
     }
-    if recording.logits is not None:
-        arrays["logits"] = recording.logits
+    if recording.outputs is not None:
+        arrays["outputs"] = recording.outputs
     note = msgspec.json.encode(recording.note).decode()
     data = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
@@ -134,9 +139,11 @@ def save_recording(recording: Recording, path: Path) -> None:
 
 
 def load_recording(path: Path) -> Recording:
-    """Read a recording, strictly. Raises: DataError naming the file and what is wrong with it."""
-    from safetensors import SafetensorError, safe_open
-
+    """Read a recording, strictly. Raises: DataError naming the file and what is wrong; MissingExtra."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise _missing() from error
     file = str(path)
     try:
         if path.stat().st_size > FILE_CAP_BYTES:
@@ -155,6 +162,10 @@ def load_recording(path: Path) -> Recording:
     return _checked(about, arrays, file=file)
 
 
+def _missing() -> MissingExtra:
+    return MissingExtra("safetensors", extra="device", needed_for="reading and writing recordings")
+
+
 def _checked(about: dict[str, str], arrays: dict[str, NDArray[np.generic]], *, file: str) -> Recording:
     if about.get("format") != FORMAT:
         raise DataError(f"{file} is not a recording", file=file, why=f"its format is not {FORMAT}")
@@ -167,16 +178,16 @@ def _checked(about: dict[str, str], arrays: dict[str, NDArray[np.generic]], *, f
             note=note,
             sources=sources,
             scores=scores,
-            labels=_array(arrays, "labels", np.int32, 2),
-            truth=_array(arrays, "truth", np.int32, 1),
+            answers=_array(arrays, "answers", np.float32, 2),
+            truth=_array(arrays, "truth", np.float32, 1),
             quality=_array(arrays, "quality", np.float32, 2),
             option_quality=_array(arrays, "option_quality", np.float32, 2),
-            logits=_array(arrays, "logits", np.float32, 3) if "logits" in arrays else None,
+            outputs=_array(arrays, "outputs", np.float32, 3) if "outputs" in arrays else None,
         )
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
         raise DataError(f"{file} is not a recording", file=file, why=str(error)) from error
     shapes = {
-        "labels": (recording.labels.shape, (count, stages)),
+        "answers": (recording.answers.shape, (count, stages)),
         "truth": (recording.truth.shape, (count,)),
         "quality": (recording.quality.shape, (count, stages)),
         "option_quality": (recording.option_quality.shape, (count, len(note.options))),

@@ -78,8 +78,8 @@ def synthetic_recording(
         ),
         sources=tuple(f"imagined/{index}" for index in range(samples)),
         scores=scores[tested].astype(np.float32),
-        labels=np.where(right, truth[:, None], wrong).astype(np.int32),
-        truth=truth.astype(np.int32),
+        answers=np.where(right, truth[:, None], wrong).astype(np.float32),
+        truth=truth.astype(np.float32),
         quality=right.astype(np.float32),
         option_quality=remote,
     )
