@@ -16,10 +16,14 @@ STOP_S = 10.0
 
 
 class Program:
-    """A child process, ended with its context; what it says goes to a log file."""
+    """A child process, ended with its context; what it says goes to a log file.
 
-    def __init__(self, name: str, words: Sequence[str], *, log: Path) -> None:
+    With `talks`, its standard output is read here, line by line.
+    """
+
+    def __init__(self, name: str, words: Sequence[str], *, log: Path, talks: bool = False) -> None:
         self.name = name
+        self._talks = talks
         self._words = words
         self._log = log
         self._process: subprocess.Popen[str] | None = None
@@ -37,7 +41,11 @@ class Program:
         """Start the process; its standard input stays open."""
         with self._log.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                self._words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._talks else log,
+                stderr=log,
+                text=True,
             )
 
     def read_line(self) -> str:
