@@ -106,10 +106,10 @@ def judge_trial(
 
 
 def tolerance_of(variant: Variant, expected: Floats) -> float:
-    """What this variant's outputs may differ by, never as much as the outputs themselves."""
+    """What this variant's outputs may differ by: never more than half of the largest output."""
     scale = max(1.0, float(np.abs(expected).max()))
     wanted = max(_OUTPUT_FRACTION[variant.precision] * scale, _PARITY_SLACK * variant.parity_max_abs)
-    return min(wanted, scale)
+    return min(wanted, scale / 2.0)
 
 
 def agreement_of(got: Floats, expected: Floats) -> float:
