@@ -80,17 +80,17 @@ def encode_record(record: LogRecord) -> bytes:
     return _TAGS[type(record)] + _encoder.encode(record)[1:] + b"\n"
 
 
-def decode_record(line: bytes) -> LogRecord:
-    """The record in one line. Raises: ValueError when it is none of ours."""
+def decode_record(line: bytes, *, place: str = "record") -> LogRecord:
+    """The record in one line. Raises: DataError naming the place when it is none of ours."""
     if len(line) > LARGEST_LINE_BYTES:
-        raise ValueError(f"line of {len(line)} bytes")
+        raise _not_a_record(place, f"line of {len(line)} bytes")
     try:
         decoder = _decoders.get(_tag_decoder.decode(line).type)
         if decoder is None:
-            raise ValueError("unknown type of record")
+            raise _not_a_record(place, "unknown type")
         record: LogRecord = decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise _not_a_record(place, str(error)) from error
     return record
 
 
@@ -105,12 +105,15 @@ def read_records(path: Path) -> Iterator[LogRecord]:
             while line := file.readline(LARGEST_LINE_BYTES + 1):
                 number += 1
                 try:
-                    yield decode_record(line)
-                except ValueError as error:
+                    record = decode_record(line, place=f"{path}:{number}")
+                except DataError:
                     if not line.endswith(b"\n") and not file.read(1):
                         return  # torn off by a power cut
-                    raise DataError(
-                        f"{path}:{number}: not a record", file=str(path), why=str(error)
-                    ) from error
+                    raise
+                yield record
     except OSError as error:
         raise DataError(f"{path} cannot be read", file=str(path), why=error.strerror) from error
+
+
+def _not_a_record(place: str, why: str) -> DataError:
+    return DataError(f"{place}: not a record", file=place, why=why)
