@@ -18,8 +18,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results import publish
 from benchmarks._vit_tiny import noise_images, vit_tiny_bundle, vit_tiny_whole
+from benchmarks.results import publish
 from edgeexit.bundle import open_bundle
 from edgeexit.decide.answer import Answer, Record
 from edgeexit.decide.budget import Budget, FixedBudget
