@@ -17,6 +17,7 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.errors import RunnerError, ShapeError, VariantRejected
 from edgeexit.runner.examine import (
     LEAST_AGREEMENT,
+    Floats,
     Trial,
     Verdict,
     agreement_of,
@@ -99,23 +100,40 @@ def open_verified(
     chosen = selection.choose()
     report = SelectionReport(
         key=key,
-        chosen=tuple(trial.loaded.variant.name for trial in chosen),
-        median_ms=tuple(trial.median_ms for trial in chosen),
+        chosen=tuple(serving.loaded.variant.name for serving in chosen),
+        median_ms=tuple(serving.median_ms for serving in chosen),
         variants=tuple(selection.reports),
         elapsed_ms=clock() - begun_ms,
         note=selection.note,
     )
     if cache is not None:
         write_report(cache, report)
-    return LiteRTRunner.of_loaded(bundle, [trial.loaded for trial in chosen], threads=threads), report
+    return LiteRTRunner.of_loaded(bundle, [serving.loaded for serving in chosen], threads=threads), report
 
 
 @dataclass(frozen=True, slots=True)
-class _Winners:
-    """Of one stage: the most exact variant that passed, and the one to use."""
+class _Won:
+    """Of one stage: the variant to use, loaded, and the most exact one, which is loaded no more.
 
-    exact: Trial
+    Units: exact_median_ms, of one run of the most exact variant.
+    """
+
     chosen: Trial
+    exact: Variant
+    exact_median_ms: float
+
+    @property
+    def exact_too(self) -> bool:
+        """Whether the variant to use is the most exact one."""
+        return self.chosen.loaded.variant == self.exact
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """A stage as it will serve."""
+
+    loaded: LoadedStage
+    median_ms: float
 
 
 class _Selection:
@@ -140,39 +158,38 @@ class _Selection:
         self.reports: list[VariantReport] = []
         self.note: str | None = None
 
-    def choose(self) -> list[Trial]:
+    def choose(self) -> list[_Serving]:
         """The chosen variant of every wanted stage. Raises: VariantRejected, RunnerError, BundleError."""
         golden = self._bundle.golden()
         spread = np.linspace(0, golden.count - 1, min(VECTORS, golden.count))
         rows = [int(row) for row in spread.round()]
         inputs: list[Tensors] = [golden.sample(row) for row in rows]
-        first: list[Tensors] = inputs
-        winners: list[_Winners] = []
+        first = inputs
+        won: list[_Won] = []
         for stage in range(self._wanted.stop):
             if stage == self._wanted.start:
                 first = inputs
-            won = self._stage(stage, inputs, golden, rows)
-            inputs = [given.boundary for given in won.exact.given]
-            won.exact.given, won.chosen.given = [], []
+            winner, inputs = self._stage(stage, inputs, golden.outputs[stage][rows])
             if stage in self._wanted:
-                winners.append(won)
-        chosen = [won.chosen for won in winners]
-        exact = [won.exact for won in winners]
-        if all(a is b for a, b in zip(chosen, exact, strict=True)):
-            return chosen
-        failed = self._chain(chosen, first, golden, rows)
-        if failed is None:
-            return chosen
-        self.note = (
-            f"exit {failed} is wrong when the fastest variants follow each other: the most exact serve"
-        )
-        return exact
+                won.append(winner)
+        if not all(each.exact_too for each in won):
+            failed = self._chain([each.chosen for each in won], first, golden, rows)
+            if failed is not None:
+                self.note = (
+                    f"exit {failed} is wrong when the fastest variants feed each other: the most exact serve"
+                )
+                return self._exact(won)
+        return [_Serving(each.chosen.loaded, each.chosen.median_ms) for each in won]
 
-    def _stage(
-        self, stage: int, inputs: Sequence[Tensors], golden: GoldenVectors, rows: Sequence[int]
-    ) -> _Winners:
-        """Examine the variants of one stage, the most exact first."""
-        expected = golden.outputs[stage][rows]  # (n, C)
+    def _exact(self, won: Sequence[_Won]) -> list[_Serving]:
+        stages = zip(self._wanted, won, strict=True)
+        return [_Serving(self._load(stage, each.exact), each.exact_median_ms) for stage, each in stages]
+
+    def _stage(self, stage: int, inputs: Sequence[Tensors], expected: Floats) -> tuple[_Won, list[Tensors]]:
+        """Examine the variants of one stage, the most exact first; what that one gives feeds the next stage.
+
+        Shapes: expected (n, C).
+        """
         passed: list[tuple[Trial, Verdict]] = []
         for variant in self._candidates(stage):
             if passed and stage not in self._wanted:
@@ -194,7 +211,11 @@ class _Selection:
         if stage in self._wanted:
             self._time(trials, inputs)
         self.reports.extend(trial_report(trial, verdict) for trial, verdict in passed)
-        return _Winners(trials[0], self._fastest(trials))
+        exact, chosen = trials[0], self._fastest(trials)
+        given = [each.boundary for each in exact.given]
+        chosen.given = []
+        # The interpreters that lost go here, before the next stage is loaded: memory is short on boards.
+        return _Won(chosen, exact.loaded.variant, exact.median_ms), given
 
     def _candidates(self, stage: int) -> list[Variant]:
         """The most exact first; at equal precision in the order of the bundle."""
