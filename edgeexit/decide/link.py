@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, log
+from math import erfc, exp, inf, isfinite, log, sqrt
 
 from edgeexit.decide.decision import InFlight, OffloadOption
 from edgeexit.decide.residuals import ResidualWindow
@@ -23,12 +23,14 @@ from edgeexit.decide.server import ServerTimes
 # Before anything was measured: a near wireless network and 8 Mbit/s, wide enough to be wrong.
 START_RTT_MS = 20.0
 START_MS_PER_BYTE = 1.0e-3
-# How far one exchange moves the logarithm of goodput and of round trip; mobile goodput changes within a
-# second, round trips seldom.
+# The round trip is the median of so many small probes: a slow transfer must not be taken for distance.
+PINGS = 5
+# How far one exchange moves the logarithm of goodput: mobile goodput changes within a second.
 GOODPUT_GAIN = 0.5
-RTT_GAIN = 0.25
-# One exchange never moves a level by more than a factor of e, save after a change-point.
-ERROR_CLIP = 1.0
+# Round trips vary by about this share; transfers shorter than that are lost in it.
+RTT_NOISE = 0.3
+# One exchange never counts for more than a factor of e^1.5.
+ERROR_CLIP = 1.5
 # Transfers of less than this are round trip, not goodput.
 SHORTEST_TRANSFER_MS = 0.5
 # The radio sleeps after about this long without traffic.
@@ -37,6 +39,14 @@ IDLE_MS = 1000.0
 TAG_MINIMUM = 5
 # Past errors widen by half after this long without an exchange: what is known grows old.
 STALE_MS = 10_000.0
+# Mobile goodput may recover at any moment without telling: while nothing is queued, the weight of one
+# exchange says that the goodput may be anything around its level (a factor of e either way), but the
+# round trip is never much shorter than it was. Without it a slow spell would be learnt for good.
+RECOVERY_WEIGHT = 1.0
+RECOVERY_SPREAD = 1.0
+RTT_LEAST = 0.85
+RECOVERED_BELOW = 0.2
+SQRT2 = sqrt(2.0)
 # CUSUM on errors in standard deviations: shifts of one deviation are found in about six exchanges.
 CUSUM_DRIFT = 0.5
 CUSUM_ALARM = 4.0
@@ -77,6 +87,7 @@ class OffloadForecast:
     __slots__ = (
         "_ahead_ms",
         "_backlog_ms",
+        "_busy",
         "_censored",
         "_downlink_ms",
         "_measured",
@@ -104,8 +115,10 @@ class OffloadForecast:
         total: float,
         censored: Sequence[float],
         server: ServerTimes,
+        busy: bool,
     ) -> None:
         self._up = up
+        self._busy = busy
         self._measured = measured
         self._rtt_ms = rtt_ms
         self._ms_per_byte = ms_per_byte
@@ -136,7 +149,14 @@ class OffloadForecast:
         typical_ms, slow_ms = self._server.typical_and_slow_ms(option.boundary)
         # Nine in ten requests see the typical service time, one in ten the slow one.
         within = 0.9 * self._within(left_ms - typical_ms, network_ms, censor=True)
-        return within + 0.1 * self._within(left_ms - slow_ms, network_ms, censor=True)
+        within += 0.1 * self._within(left_ms - slow_ms, network_ms, censor=True)
+        if not self._busy and within < RECOVERED_BELOW:
+            recovered_ms = left_ms - typical_ms - RTT_LEAST * self._rtt_ms
+            if recovered_ms > 0.0:
+                standard = log(recovered_ms / (network_ms - self._rtt_ms + SHORTEST_TRANSFER_MS))
+                hope = RECOVERY_WEIGHT * 0.5 * erfc(-standard / (RECOVERY_SPREAD * SQRT2))
+                within += hope / (self._total + RECOVERY_WEIGHT)
+        return within
 
     def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:
         """Probability that the reply to a payload already in flight comes within `limit_ms` from now."""
@@ -200,6 +220,7 @@ class LinkEstimator:
         "_measured_rtt",
         "_ms_per_byte",
         "_payload_bytes",
+        "_pings",
         "_probe_asked_ms",
         "_probe_due_ms",
         "_probe_payload",
@@ -217,6 +238,7 @@ class LinkEstimator:
         self._ms_per_byte = START_MS_PER_BYTE
         self._downlink_ms = 0.0
         self._measured_rtt = False
+        self._pings: deque[float] = deque(maxlen=PINGS)
         self._measured_goodput = False
         self._busy = ResidualWindow()
         self._idle = ResidualWindow()
@@ -328,13 +350,12 @@ class LinkEstimator:
             return
         self._connected = True
         self._alive(now_ms)
-        transfer_ms = uplink_bytes * self._ms_per_byte
-        if not self._measured_rtt and uplink_bytes <= DOWNLINK_BYTES:
-            self._rtt_ms = elapsed_ms
+        if uplink_bytes <= DOWNLINK_BYTES:
+            self._pings.append(elapsed_ms)
+            self._rtt_ms = sorted(self._pings)[len(self._pings) // 2]
             self._measured_rtt = True
-            self._learnt_ms = now_ms
         else:
-            self._move(elapsed_ms, self._rtt_ms, transfer_ms, uplink_bytes, 0.0)
+            self._move(elapsed_ms, uplink_bytes, 0.0)
         # A small probe is followed by one of payload size where the goodput is not known (any more).
         self._probe_due_ms = now_ms if self._probe_payload else now_ms + PROBE_AFTER_MS
         if uplink_bytes > DOWNLINK_BYTES:
@@ -410,6 +431,7 @@ class LinkEstimator:
             total=window.weight,
             censored=censored,
             server=self._server,
+            busy=bool(self._in_flight),
         )
 
     def _is_idle(self, now_ms: float) -> bool:
@@ -445,32 +467,27 @@ class LinkEstimator:
         size = exchange.option.payload_bytes
         self._probe_payload = False
         self._probe_due_ms = None
-        self._move(
-            network_ms / exp(max(0.0, usual)),
-            self._rtt_ms + self._downlink_ms,
-            size * self._ms_per_byte,
-            size,
-            exchange.ahead_ms,
-        )
+        self._move(network_ms / exp(max(0.0, usual)), max(1, size), exchange.ahead_ms)
         self._watch(error - usual, now_ms)
 
-    def _move(
-        self, measured_ms: float, rtt_ms: float, transfer_ms: float, size: int, ahead_ms: float
-    ) -> None:
-        """Share the error of one prediction between round trip and goodput, by their parts in it."""
-        predicted_ms = rtt_ms + transfer_ms + ahead_ms
-        if size > 0 and not self._measured_goodput and size > DOWNLINK_BYTES:
-            rest_ms = max(SHORTEST_TRANSFER_MS, measured_ms - min(rtt_ms, 0.5 * measured_ms) - ahead_ms)
-            self._ms_per_byte = rest_ms / size
+    def _move(self, measured_ms: float, size: int, ahead_ms: float) -> None:
+        """Move the goodput towards what one exchange measured, the more the less of it was round trip."""
+        predicted_ms = size * self._ms_per_byte + ahead_ms
+        transfer_ms = measured_ms - self._rtt_ms - self._downlink_ms
+        if transfer_ms < 0.5 * predicted_ms and measured_ms < 1.5 * self._rtt_ms:
+            # Too quick for this round trip: it is no longer than what this exchange leaves for it.
+            self._pings.append(max(0.5 * measured_ms, measured_ms - predicted_ms))
+            self._rtt_ms = min(self._rtt_ms, self._pings[-1])
+            transfer_ms = measured_ms - self._rtt_ms - self._downlink_ms
+        transfer_ms = max(SHORTEST_TRANSFER_MS, transfer_ms)
+        if not self._measured_goodput:
+            self._ms_per_byte = max(SHORTEST_TRANSFER_MS, transfer_ms - ahead_ms) / size
             self._measured_goodput = True
             return
-        error = max(-ERROR_CLIP, min(ERROR_CLIP, log(measured_ms / predicted_ms)))
-        share = (transfer_ms + ahead_ms) / predicted_ms
-        self._rtt_ms = max(0.05, self._rtt_ms * exp(RTT_GAIN * (1.0 - share) * error))
-        if size > 0:
-            floor = SHORTEST_TRANSFER_MS / max(size, PING_BYTES)
-            moved = self._ms_per_byte * exp(GOODPUT_GAIN * share * error)
-            self._ms_per_byte = max(min(floor, self._ms_per_byte), moved)
+        error = max(-ERROR_CLIP, min(ERROR_CLIP, log(transfer_ms / predicted_ms)))
+        longer_ms = max(transfer_ms, predicted_ms)
+        share = longer_ms / (longer_ms + RTT_NOISE * self._rtt_ms)
+        self._ms_per_byte *= exp(GOODPUT_GAIN * share * error)
 
     def _learn_downlink(self, exchange: _Exchange, network_ms: float) -> None:
         up_ms = self._rtt_ms + exchange.option.payload_bytes * self._ms_per_byte + exchange.ahead_ms

@@ -11,8 +11,9 @@ from edgeexit.decide.outlook import ScoreOutlook, outlooks
 # A stage is begun when it may still end in time. The deadline timer keeps an overrun from delaying the
 # answer; it only takes time from the next frame, so small odds are worth it.
 RUN_PROBABILITY = 0.1
-# A payload must promise this much quality: hopeless ones only queue before the next frame's.
-SEND_GAIN = 0.002
+# A payload must promise this much quality net of its price. Where bytes cost nothing a faint hope is
+# worth sending; only what cannot come in time at all is kept off the link.
+SEND_GAIN = 1e-5
 # Less than this much expected improvement left: the answer in hand is as good as the last exit's.
 STOP_GAIN = 0.001
 # Less than this much expected from waiting: the frame is closed, which cancels what is in flight.
