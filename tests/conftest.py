@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 
 from edgeexit.bundle import Bundle, open_bundle
+from edgeexit.runner.table import TableRunner
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle() -> Bundle:
-    """Three stages of 8 by 8 grey images, float32 and int8, as shipped with the tests; never changed."""
+    """Three stages of 8 by 8 grey images, float32 and int8, as shipped with the tests; never changed.
+
+    `tests/data/make_tiny_bundle.py` made it. It needs a LiteRT runtime to run; see `tiny_table` else.
+    """
     return open_bundle(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tiny_bundle: Bundle) -> TableRunner:
+    """The tiny bundle's golden answers behind the Runner port: sixteen samples, no runtime needed."""
+    return TableRunner(tiny_bundle.manifest, tiny_bundle.golden().outputs)
