@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from time import perf_counter
 
 from edgeexit.bundle.store import Bundle
+from edgeexit.errors import WireError
 from edgeexit.gateway.config import GatewayConfig
 from edgeexit.gateway.keeper import StoreKeeper
 from edgeexit.gateway.loaded import LoadedBundles, RunnersOpener
@@ -17,6 +19,8 @@ from edgeexit.runner.litert import LiteRTRunner, find_variant, load_stage
 from edgeexit.runner.protocol import Runner
 from edgeexit.runner.runtime import find_runtime
 from edgeexit.runner.selection import open_verified
+from edgeexit.transport import wire
+from edgeexit.transport.topics import DIGEST12, InferTopic
 
 # What a stopping gateway waits for requests at work; a device has long gone on by itself then.
 DRAIN_S = 2.0
@@ -78,6 +82,17 @@ class GatewayCore:
         self._keeper.look()
         self.service.open()
         self._keeper.start()
+
+    def serve(self, data: bytes) -> bytes | None:
+        """Answer one frame and wait for it: a gateway as a function, for a transport within one process."""
+        answer: Future[bytes | None] = Future()
+        try:
+            header = wire.decode(data).header
+        except WireError:
+            return None  # who sends frames to a function knows what it sent
+        topic = InferTopic(None, header.bundle_digest.hex()[:DIGEST12], header.stage_in)
+        self.service.handle(data, topic, lambda reply, _: answer.set_result(reply))
+        return answer.result()
 
     def close(self, drain_s: float = DRAIN_S) -> None:
         """Refuse what comes, finish what was taken within `drain_s`, free everything."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,6 +12,7 @@ from edgeexit.errors import ConfigError, OffloadError, WireError
 from edgeexit.gateway.adverts import Advertiser
 from edgeexit.gateway.config import GatewayConfig
 from edgeexit.gateway.core import DRAIN_S, GatewayCore, monotonic_ms
+from edgeexit.gateway.ends import Reply
 from edgeexit.gateway.log import EventLog, close_log, open_log
 from edgeexit.transport import frames, topics, wire
 from edgeexit.transport.address import parse_broker
@@ -150,15 +151,17 @@ class GatewayProgram:
             correlation=message.correlation,
         )
 
-    def _way_back(self, reply_topic: str, correlation: bytes | None) -> Callable[[bytes, int], None]:
-        def reply(data: bytes, expiry_s: int) -> None:
+    def _way_back(self, reply_topic: str, correlation: bytes | None) -> Reply:
+        def reply(data: bytes | None, use_s: int) -> None:
+            if data is None:
+                return
             try:
                 self._connection.publish(
                     reply_topic,
                     data,
                     correlation=correlation,
                     content_type=frames.CONTENT_TYPE,
-                    expiry_s=expiry_s,
+                    expiry_s=use_s,
                 )
             except OffloadError as error:
                 self._log.warning("reply_unsent", {"why": error.why})

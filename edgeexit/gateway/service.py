@@ -7,15 +7,15 @@ there is nothing to batch; several workers, and several gateways, are how more o
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeexit.errors import RunnerError, WireError
 from edgeexit.gateway.admission import Admission, Lapsed, Refusal, Ticket, expiry_s
+from edgeexit.gateway.ends import Ends, Reply
 from edgeexit.gateway.loaded import LoadedBundle, LoadedBundles
 from edgeexit.gateway.log import EventLog
-from edgeexit.gateway.serve import run_in_time
+from edgeexit.gateway.serve import Served, run_in_time
 from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.transport import frames, topics, wire
 from edgeexit.transport.adverts import BundleAdvert
@@ -29,8 +29,6 @@ from edgeexit.transport.wire import Frame, Kind
 LONGEST_BUDGET_MS = 60_000.0
 
 Clock = Callable[[], float]
-Reply = Callable[[bytes, int], None]
-"""Sends a reply to whoever asked and raises nothing; the second argument is how many seconds it is of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,8 @@ class Load:
 class GatewayService:
     """Runs stages for devices, behind any transport that can hand it a frame and a way back.
 
-    `handle` may be called from any thread and returns at once. Nothing it is given raises.
+    `handle` may be called from any thread and returns at once. Whatever it is given, it raises nothing,
+    and `reply` is called exactly once, from that thread or a worker's.
     """
 
     def __init__(
@@ -80,16 +79,15 @@ class GatewayService:
         self._log = log
         self._cap_bytes = cap_bytes
         self._admission = Admission[_Request](queue_limit=queue_limit, workers=workers)
-        self._changed = threading.Condition()  # guards admission, counts and the two flags
-        self._counts: Counter[str] = Counter()
+        self._changed = threading.Condition()  # guards admission and the flag
+        self._ends = Ends(log)
         self._closing = False
         self._threads: list[threading.Thread] = []
 
     @property
     def counts(self) -> Mapping[str, int]:
         """How often each end was met: `answered`, `ping`, a refusal's reason, or why there was no reply."""
-        with self._changed:
-            return dict(self._counts)
+        return self._ends.counts
 
     def open(self) -> None:
         """Start the workers."""
@@ -123,18 +121,17 @@ class GatewayService:
         try:
             frame = wire.decode(data, cap_bytes=self._cap_bytes)
         except WireError as error:
-            self._refuse_unread(error, correlation, reply)
+            self._ends.refuse_unread(error, correlation, reply)
             return
         if frame.header.kind is Kind.PING:
-            self._count("ping")
-            reply(frames.pong_to(frame.header), expiry_s(0.0))
+            self._ends.end("ping", reply, frames.pong_to(frame.header))
             return
         if frame.header.kind is not Kind.REQUEST:
-            self._count("no_request")
+            self._ends.end("no_request", reply, None)
             return
         found = self._find(frame, topic)
         if isinstance(found, Refusal):
-            self._refuse(frame, found, reply)
+            self._ends.refuse(frame, found, reply)
             return
         self._admit(_Request(frame, found, reply), asker, arrived_ms)
 
@@ -196,9 +193,9 @@ class GatewayService:
             if verdict.admitted:
                 self._changed.notify()
         if verdict.refusal is not None:
-            self._refuse(request.frame, verdict.refusal, request.reply)
+            self._ends.refuse(request.frame, verdict.refusal, request.reply)
         elif not verdict.admitted:
-            self._count(verdict.reason)
+            self._ends.end(verdict.reason, request.reply, None)
 
     def _work(self) -> None:
         """A worker's life: wait, serve, again."""
@@ -215,9 +212,9 @@ class GatewayService:
                 continue
             try:
                 self._serve(turn.ticket)
-            except Exception as error:  # noqa: BLE001 - outermost loop of a worker, which must outlive one request
+            except Exception as error:  # noqa: BLE001 - a worker must outlive the request that broke it
                 self._log.error("worker", {"error": repr(error)})
-                self._count("failed")
+                self._ends.refuse(turn.ticket.work.frame, Refusal(Status.FAILED), turn.ticket.work.reply)
             finally:
                 with self._changed:
                     self._admission.done(turn.ticket)
@@ -228,13 +225,40 @@ class GatewayService:
         request = ticket.work
         header, loaded = request.frame.header, request.loaded
         started_ms = self._clock()
+        try:
+            served = self._run(ticket)
+        except WireError as error:
+            self._log.warning("malformed", {"why": error.why})
+            self._ends.refuse(request.frame, Refusal(Status.MALFORMED), request.reply)
+            return
+        except RunnerError as error:
+            self._log.error("stage_failed", {"bundle": loaded.bundle.short_digest, "why": str(error)})
+            self._ends.refuse(request.frame, Refusal(Status.FAILED), request.reply)
+            return
+        now_ms = self._clock()
+        if served is None:
+            refusal = Refusal(Status.TOO_LATE) if now_ms < ticket.deadline_ms else None
+            self._turn_away((Lapsed(ticket, refusal),))
+            return
+        answer = frames.reply_to(
+            header,
+            served.output.reshape(-1),  # (1, C) or (C,) → (C,)
+            exit_index=served.exit,
+            queue_ms=started_ms - ticket.arrived_ms,
+            compute_ms=now_ms - started_ms,
+        )
+        self._ends.end("answered", request.reply, answer, expiry_s(ticket.deadline_ms - now_ms))
+
+    def _run(self, ticket: Ticket[_Request]) -> Served | None:
+        """The deepest answer in time. Raises: WireError for tensors that do not fit, RunnerError."""
+        request = ticket.work
+        header, loaded = request.frame.header, request.loaded
+        tensors = decode_tensors(request.frame.tensors, loaded.boundary(header.stage_in).tensors)
         runner = loaded.borrow()
         if runner is None:
-            self._refuse(request.frame, Refusal(Status.UNKNOWN_BUNDLE), request.reply)
-            return
+            raise RunnerError("bundle was unloaded while a request for it waited")
         try:
-            tensors = decode_tensors(request.frame.tensors, loaded.boundary(header.stage_in).tensors)
-            served = run_in_time(
+            return run_in_time(
                 runner,
                 loaded.bundle.digest,
                 header.stage_in,
@@ -244,53 +268,17 @@ class GatewayService:
                 times=self._times,
                 clock=self._clock,
             )
-        except WireError as error:
-            self._log.warning("malformed", {"why": error.why})
-            self._refuse(request.frame, Refusal(Status.MALFORMED), request.reply)
-            return
-        except RunnerError as error:
-            self._log.error("stage_failed", {"bundle": loaded.bundle.short_digest, "why": str(error)})
-            self._refuse(request.frame, Refusal(Status.FAILED), request.reply)
-            return
         finally:
             loaded.give_back(runner)
-        if served is None:
-            self._turn_away((_lapsed(ticket, self._clock()),))
-            return
-        now_ms = self._clock()
-        answer = frames.reply_to(
-            header,
-            served.output.reshape(-1),  # (1, C) or (C,) → (C,)
-            exit_index=served.exit,
-            queue_ms=started_ms - ticket.arrived_ms,
-            compute_ms=now_ms - started_ms,
-        )
-        self._count("answered")
-        request.reply(answer, expiry_s(ticket.deadline_ms - now_ms))
 
     def _turn_away(self, lapsed: tuple[Lapsed[_Request], ...]) -> None:
         """Refuse requests whose time ran out, where the device can still use the word."""
         for entry in lapsed:
+            request = entry.ticket.work
             if entry.refusal is None:
-                self._count("expired")
+                self._ends.end("expired", request.reply, None)
             else:
-                self._refuse(entry.ticket.work.frame, entry.refusal, entry.ticket.work.reply)
-
-    def _refuse(self, frame: Frame, refusal: Refusal, reply: Reply) -> None:
-        """Answer with a status."""
-        self._count(refusal.reason)
-        self._log.info("refused", {"reason": refusal.reason, "frame": frame.header.frame})
-        data = frames.refusal_of(frame.header, refusal.status, retry_after_ms=refusal.retry_after_ms)
-        reply(data, expiry_s(0.0))
-
-    def _refuse_unread(self, error: WireError, correlation: bytes | None, reply: Reply) -> None:
-        """Answer something that is no frame, if it says what it is about."""
-        refusal = Refusal(_status_of(error))
-        self._count(refusal.reason)
-        self._log.warning("unread", {"reason": refusal.reason, "why": error.why})
-        data = frames.refusal_of_unread(correlation, refusal.status)
-        if data is not None:
-            reply(data, expiry_s(0.0))
+                self._ends.refuse(request.frame, entry.refusal, request.reply)
 
     def _bundle_advert(self, loaded: LoadedBundle) -> BundleAdvert:
         digest = loaded.bundle.digest
@@ -306,19 +294,3 @@ class GatewayService:
         """A stage's time in microseconds' precision: adverts have a cap, and nobody measures finer."""
         mean_ms = self._times.mean_ms(digest, stage)
         return None if mean_ms is None else round(mean_ms, 3)
-
-    def _count(self, end: str) -> None:
-        with self._changed:
-            self._counts[end] += 1
-
-
-def _lapsed(ticket: Ticket[_Request], now_ms: float) -> Lapsed[_Request]:
-    """A request found hopeless when its turn came."""
-    return Lapsed(ticket, Refusal(Status.TOO_LATE) if now_ms < ticket.deadline_ms else None)
-
-
-def _status_of(error: WireError) -> Status:
-    try:
-        return Status(error.status)
-    except ValueError:
-        return Status.MALFORMED

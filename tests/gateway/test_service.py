@@ -78,6 +78,8 @@ class Rig:
     runners: list[GatedRunner]
     replies: queue.Queue[Frame] = field(default_factory=queue.Queue)
     serial: int = 0
+    sent: int = 0
+    ends: list[bytes | None] = field(default_factory=list)
 
     def request(
         self,
@@ -113,11 +115,14 @@ class Rig:
         asker: str = "porch",
     ) -> None:
         topic = InferTopic(None, digest12 or self.bundle.short_digest, stage)
+        self.sent += 1
         self.service.handle(data, topic, self.take_in, asker=asker, correlation=correlation)
 
-    def take_in(self, data: bytes, expiry_s: int) -> None:
-        assert expiry_s >= 1
-        self.replies.put(wire.decode(data))
+    def take_in(self, data: bytes | None, use_s: int) -> None:
+        assert use_s >= 1
+        self.ends.append(data)
+        if data is not None:
+            self.replies.put(wire.decode(data))
 
     def reply(self) -> Frame:
         return self.replies.get(timeout=PATIENCE_S)
@@ -148,9 +153,11 @@ def rig(tiny_bundle: Bundle) -> Iterator[Rig]:
     log = EventLog(logging.getLogger("edgeexit.test"), monotonic_ms)
     service = GatewayService(bundles, times, workers=1, queue_limit=4, clock=monotonic_ms, log=log)
     service.open()
-    yield Rig(tiny_bundle, service, bundles, gate, entered, runners)
+    rig = Rig(tiny_bundle, service, bundles, gate, entered, runners)
+    yield rig
     gate.set()
     service.close()
+    assert len(rig.ends) == rig.sent == sum(service.counts.values())  # every message met exactly one end
     bundles.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("gateway-worker")]
 
@@ -308,11 +315,14 @@ def test_failing_stage_is_refused_and_the_worker_goes_on(rig: Rig) -> None:
 
 
 def test_way_back_that_breaks_does_not_stop_the_worker(rig: Rig) -> None:
-    def broken(data: bytes, expiry_s: int) -> None:
+    def broken(data: bytes | None, use_s: int) -> None:
+        rig.ends.append(data)
         raise OSError("gone")
 
     topic = InferTopic(None, rig.bundle.short_digest, 0)
-    rig.service.handle(rig.request(), topic, broken)
+    for data in (rig.request(), b"garbage"):
+        rig.sent += 1
+        rig.service.handle(data, topic, broken, correlation=b"c" * 16)
     rig.send(rig.request())
     assert rig.status() is Status.OK
 

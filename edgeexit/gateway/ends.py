@@ -1,0 +1,63 @@
+"""The one end of every message: counted, logged, and told to whoever sent it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from edgeexit.errors import WireError
+from edgeexit.gateway.admission import Refusal
+from edgeexit.gateway.log import EventLog
+from edgeexit.transport import frames
+from edgeexit.transport.status import Status
+from edgeexit.transport.wire import Frame
+
+# A refusal or pong that a broker could not deliver within a second is of no use to anybody.
+SHORT_USE_S = 1
+
+Reply = Callable[[bytes | None, int], None]
+"""Takes the reply to one message, once: None where none is due; then how many seconds it is of use."""
+
+
+class Ends:
+    """Sends replies and keeps count; safe from any thread."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each end was met: `answered`, `ping`, a refusal's reason, or why there was no reply."""
+        with self._lock:
+            return dict(self._counts)
+
+    def end(self, end: str, reply: Reply, data: bytes | None, use_s: int = SHORT_USE_S) -> None:
+        """End a message with this reply, or with none."""
+        with self._lock:
+            self._counts[end] += 1
+        try:
+            reply(data, use_s)
+        except Exception as error:  # noqa: BLE001 - a way back that breaks must not take the gateway along
+            self._log.error("way_back", {"error": repr(error)})
+
+    def refuse(self, frame: Frame, refusal: Refusal, reply: Reply) -> None:
+        """Answer a request with a status."""
+        self._log.info("refused", {"reason": refusal.reason, "frame": frame.header.frame})
+        data = frames.refusal_of(frame.header, refusal.status, retry_after_ms=refusal.retry_after_ms)
+        self.end(refusal.reason, reply, data)
+
+    def refuse_unread(self, error: WireError, correlation: bytes | None, reply: Reply) -> None:
+        """Answer something that is no frame, if it says what it is about."""
+        refusal = Refusal(_status_of(error))
+        self._log.warning("unread", {"reason": refusal.reason, "why": error.why})
+        self.end(refusal.reason, reply, frames.refusal_of_unread(correlation, refusal.status))
+
+
+def _status_of(error: WireError) -> Status:
+    try:
+        return Status(error.status)
+    except ValueError:
+        return Status.MALFORMED
