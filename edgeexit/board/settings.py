@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -52,12 +53,23 @@ def decode_settings(table: Table, kind: type[Settings], *, file: str) -> Setting
     try:
         return msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
-        # msgspec says `Expected `float`, got `str` - at `$.source.frame_rate_hz``.
-        why, _, place = str(error).partition(" - at `$.")
-        key = place.rstrip("`") or None
-        raise ConfigError(
-            f"{file}: {key or 'a key'} cannot be used", file=file, key=key, why=why.replace("`", "")
-        ) from error
+        raise _refused(str(error), file) from error
+
+
+# What msgspec says, such as: Expected `float`, got `str` - at `$.source.frame_rate_hz`
+_COMPLAINT = re.compile(r"(?P<why>.*?)(?: - at `\$\.?(?P<place>[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
+
+
+def _refused(complaint: str, file: str) -> ConfigError:
+    parts = _COMPLAINT.fullmatch(complaint)
+    why, place = (complaint, None) if parts is None else (parts["why"], parts["place"])
+    missing = _MISSING.fullmatch(why)
+    if missing is not None:
+        key = f"{place}.{missing['field']}" if place else missing["field"]
+        return ConfigError(f"{file}: {key} is missing", file=file, key=key, fix=f"set {key}")
+    what = f"{file}: {place or 'a key'} cannot be used"
+    return ConfigError(what, file=file, key=place or None, why=why.replace("`", ""))
 
 
 def refuse_unknown(table: Table, kind: type[msgspec.Struct], *, file: str) -> None:

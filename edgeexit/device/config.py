@@ -217,7 +217,10 @@ def _check(config: DeviceConfig, *, file: str) -> None:
     def refuse(key: str, why: str) -> ConfigError:
         return ConfigError(f"{file}: {key} cannot be used", file=file, key=key, why=why)
 
-    require_id(config.device, key="device")
+    try:
+        require_id(config.device, key="device")
+    except ConfigError as error:
+        raise ConfigError(error.what, file=file, key="device", why=error.why, fix=error.fix) from error
     rate_hz, factor = config.source.frame_rate_hz, config.play.factor
     if rate_hz is not None and not 0.0 < rate_hz <= 1000.0:
         raise refuse("source.frame_rate_hz", "a frame rate lies above 0 and at most at 1000")

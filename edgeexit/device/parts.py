@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgeexit.board.identify import identify
 from edgeexit.board.profile import Profile, read_profile
 from edgeexit.bundle.store import Bundle
@@ -20,7 +22,8 @@ from edgeexit.device.directory import DirectoryReader
 from edgeexit.device.video import CameraReader, VideoReader
 from edgeexit.errors import ConfigError
 from edgeexit.runner.paced import PacedRunner
-from edgeexit.runner.protocol import Runner
+from edgeexit.runner.preprocess import input_tensors
+from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport.address import Credentials, parse_broker
 from edgeexit.transport.protocol import Transport
@@ -128,12 +131,26 @@ def make_runner(
     runner, report = open_verified(bundle, threads=threads, cache=cache, clock=monotonic_ms)
     for rejected in report.rejected():
         _log.warning("stage %d, variant %s is not used: %s", rejected.stage, rejected.variant, rejected.why)
+    rehearse(bundle, runner)
     # A stage of a toy network can be too quick for the clock; the model of latencies needs a time.
     stage_ms = tuple(max(median_ms, SHORTEST_STAGE_MS) for median_ms in report.median_ms)
     if played is None:
         return runner, stage_ms
     paced = PacedRunner(runner, played.factor, monotonic_ms)
     return paced, tuple(played.factor * measured_ms for measured_ms in stage_ms)
+
+
+def rehearse(bundle: Bundle, runner: Runner) -> None:
+    """Run a black image through all stages, so that the first frame does not pay for what is loaded late.
+
+    Raises: RunnerError, MissingExtra.
+    """
+    how = bundle.manifest.preprocessing
+    # Of twice the size, because most sources need resizing, and the library for it is loaded late.
+    black = np.zeros((2 * how.height, 2 * how.width), dtype=np.uint8)  # (2 H, 2 W)
+    tensors: Tensors = input_tensors(black, how, bundle.manifest.boundaries[0].tensors[0])
+    for stage in range(runner.stage_count):
+        tensors = runner.run(stage, tensors).boundary
 
 
 def selection_cache(config: DeviceConfig, environment: Mapping[str, str]) -> Path | None:
