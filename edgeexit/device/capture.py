@@ -121,12 +121,12 @@ class Capture:
         # A camera keeps its own time: pausing between reads would only let its frames grow old.
         rate_hz = None if reader.live else self._rate_hz or reader.rate_hz
         pace = None if rate_hz is None else Pace(1000.0 / rate_hz, self._clock)
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._slot.closed:
             if pace is not None:
                 self._stop.wait(pace.wait_ms() / 1000.0)
             elif not reader.live and not self._slot.wait_empty(STOP_CHECK_S):
                 continue
-            if self._stop.is_set():
+            if self._stop.is_set() or self._slot.closed:
                 return
             try:
                 shot = reader.read()

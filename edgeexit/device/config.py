@@ -71,9 +71,15 @@ class BrokerConfig(_Settings, frozen=True, kw_only=True):
 
 
 class OffloadConfig(_Settings, frozen=True, kw_only=True):
-    """Whether gateways may be asked. `byte_price` is the quality that one uplink byte must buy."""
+    """Whether and how gateways are asked.
+
+    `byte_price` is the quality that one uplink byte must buy. `pool` lets the broker pick a gateway where
+    none says that it is there; `qos` is that of tensors.
+    """
 
     enabled: bool = True
+    pool: bool = False
+    qos: Literal[0, 1] = 0
     byte_price: float = 0.0
 
 

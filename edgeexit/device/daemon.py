@@ -127,7 +127,7 @@ class Daemon:
             budgets=self._budgets,
             clock=monotonic_ms,
             emit=self._recorder.emit,
-            transport=make_transport(config),
+            transport=make_transport(config, bundle),
             byte_price=config.offload.byte_price,
         )
         parts.enter_context(self._engine)

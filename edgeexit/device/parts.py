@@ -26,6 +26,9 @@ from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport.address import Credentials, parse_broker
+from edgeexit.transport.exchange import ServedBundle
+from edgeexit.transport.offload import MqttTransport
+from edgeexit.transport.offload import OffloadConfig as OffloadLink
 from edgeexit.transport.protocol import Transport
 
 _log = logging.getLogger(__name__)
@@ -173,14 +176,31 @@ def make_control(config: DeviceConfig, boot_id: str, latest: LatestBudget) -> Co
     )
 
 
-def make_transport(config: DeviceConfig) -> Transport | None:
+def make_transport(config: DeviceConfig, bundle: Bundle) -> Transport | None:
     """The way to gateways, which the engine opens; None where offloading is off or there is no broker.
 
     Raises: ConfigError.
     """
-    if config.broker is None or not config.offload.enabled:
+    broker, offload = config.broker, config.offload
+    if broker is None or not offload.enabled:
         return None
-    return None
+    exits = bundle.manifest.exits
+    sizes = {each.output.size for each in exits}
+    return MqttTransport(
+        OffloadLink(
+            broker=parse_broker(broker.url),
+            device=config.device,
+            credentials=broker_credentials(broker),
+            qos=offload.qos,
+            pool=offload.pool,
+        ),
+        ServedBundle(
+            digest=bundle.digest,
+            stage_count=len(exits),
+            output_size=sizes.pop() if len(sizes) == 1 else None,
+        ),
+        clock=monotonic_ms,
+    )
 
 
 def broker_credentials(config: BrokerConfig) -> Credentials:

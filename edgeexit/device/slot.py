@@ -57,6 +57,11 @@ class FrameSlot:
             self._changed.notify_all()
 
     @property
+    def closed(self) -> bool:
+        """Whether frames are no longer taken."""
+        return self._closed
+
+    @property
     def exhausted(self) -> bool:
         """Whether no frame waits and none will come."""
         with self._changed:
