@@ -74,7 +74,7 @@ class DeviceRun:
         frame_closed: Callable[[], None],
     ) -> None:
         scenario = world.scenario
-        frames = scenario.frames
+        frames = world.frames
         self._world = world
         self._schedule = schedule
         self._pool = pool

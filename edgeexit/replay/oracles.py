@@ -42,7 +42,7 @@ class OracleOutcome:
 
 def oracle(world: World, knows: Clairvoyance) -> OracleOutcome:
     """The oracle's run in a world. Source: specification of the decision policy, section 7."""
-    frames = world.scenario.frames
+    frames = world.frames
     value = np.zeros(frames)
     payload_bytes = np.zeros(frames, dtype=np.int64)
     remote = np.zeros(frames, dtype=np.bool_)

@@ -203,8 +203,8 @@ class _Judged:
         """What answers were worth. Shapes: answers (N, n), truth (N, 1)."""
         if self._error_scale is None:
             return np.equal(answers, truth).astype(np.float32)
-        worth = np.clip(1.0 - np.abs(answers - truth) / self._error_scale, 0.0, 1.0)
-        return worth.astype(np.float32)
+        worth: NDArray[np.float32] = (1.0 - np.abs(answers - truth) / self._error_scale).astype(np.float32)
+        return worth.clip(0.0, 1.0)
 
 
 def labelled_images(folder: Path, truth: Truth, *, limit: int | None = None) -> Iterator[LabelledImage]:

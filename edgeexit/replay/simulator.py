@@ -19,7 +19,7 @@ from edgeexit.replay.journey import DeviceRun
 from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.pool import GatewayPool, QueueOrder
 from edgeexit.replay.recording import Recording
-from edgeexit.replay.world import Scenario, World
+from edgeexit.replay.world import Scenario, World, world_of
 
 Event = Callable[[float, object], None]
 Progress = Callable[[int, int], None]
@@ -63,7 +63,7 @@ def simulate(
 
     The same arguments give the same outcome. Raises: ConfigError when recording and profile differ.
     """
-    world = World(scenario, recording, seed)
+    world = world_of(scenario, recording, seed)
     return replay(world, controller_factory(scenario.profile, recording), progress=progress)
 
 
@@ -89,7 +89,7 @@ def simulate_fleet(
     `synchronised` devices capture their frames at the same moments.
     """
     worlds = [
-        World(scenario, recording, seed, device=device, synchronised=synchronised)
+        world_of(scenario, recording, seed, device=device, synchronised=synchronised)
         for device in range(devices)
     ]
     controllers = [controller_factory(scenario.profile, recording) for _ in worlds]
@@ -106,7 +106,7 @@ def _run(
 ) -> list[Outcome]:
     loop = EventLoop()
     pool = None if workers is None else GatewayPool(workers, order, loop.schedule)
-    total = sum(world.scenario.frames for world in worlds)
+    total = sum(world.frames for world in worlds)
     done = 0
 
     def frame_closed() -> None:

@@ -62,22 +62,80 @@ class Scenario:
     byte_price: float = 0.0
 
 
-class World:
-    """Everything that happens to one device in one run, drawn beforehand.
+@dataclass(frozen=True, slots=True, eq=False)
+class CostDraws:
+    """What every stage, round trip and service of a run will take.
 
-    Shapes, by frame: samples, captured_ms, expiry_ms, service_factor (F,); noise (F, K);
-    rtt_idle_ms and rtt_busy_ms (F × 2,), an entry an attempt.
+    Shapes: work_ms (F, K), on the unloaded board; rtt_idle_ms and rtt_busy_ms (F × ATTEMPTS,), an
+    entry an attempt; service_factor (F,).
     """
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        recording: Recording,
-        seed: int,
-        *,
-        device: int = 0,
-        synchronised: bool = False,
-    ) -> None:
+    work_ms: list[list[float]]
+    rtt_idle_ms: list[float]
+    rtt_busy_ms: list[float]
+    service_factor: list[float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """What chance brings to a run.
+
+    Shapes: samples and captured_ms (F,). Units: offset_ms, where in the link's trace time 0 lies.
+    """
+
+    samples: list[int]
+    captured_ms: list[float]
+    deadlines: DeadlineSchedule
+    compute: ComputeTrace
+    offset_ms: float
+    costs: CostDraws
+
+
+def draw(
+    scenario: Scenario, recording: Recording, seed: int, *, device: int = 0, synchronised: bool = False
+) -> Draws:
+    """Chance for one device of a scenario; `synchronised` devices capture at the same moments."""
+    profile = scenario.profile
+    frames, period_ms = scenario.frames, scenario.period_ms
+    # The name takes part, so that scenarios do not share their luck; so does the device.
+    random = np.random.default_rng([seed, crc32(scenario.name.encode()), device])
+    phase_ms = float(random.uniform(0.0, period_ms))
+    if device == 0 or synchronised:
+        phase_ms = 0.0
+    deadlines = scenario.deadlines.draw(random, frames=frames + 1, period_ms=period_ms)
+    compute = scenario.compute.draw(random, frames=frames, period_ms=period_ms)
+    offset_ms = float(random.uniform(0.0, scenario.uplink.period_ms))
+    passes = -(-frames // recording.sample_count)
+    order = np.concatenate([random.permutation(recording.sample_count) for _ in range(passes)])
+    return Draws(
+        samples=order[:frames].tolist(),
+        captured_ms=[phase_ms + frame * period_ms for frame in range(frames)],
+        deadlines=deadlines,
+        compute=compute,
+        offset_ms=offset_ms,
+        costs=draw_costs(random, frames, profile, scenario.delay, scenario.server),
+    )
+
+
+def draw_costs(
+    random: np.random.Generator, frames: int, profile: CostProfile, delay: LinkDelay, server: ServerModel
+) -> CostDraws:
+    """What every stage, round trip and service of a run will take."""
+    noise = np.exp(profile.noise * random.standard_normal((frames, profile.stage_count)))
+    factor = np.exp(server.sigma * random.standard_normal(frames))
+    factor[random.random(frames) < server.slow_probability] *= server.slow_factor
+    return CostDraws(
+        work_ms=(noise * np.asarray(profile.stage_ms)).tolist(),
+        rtt_idle_ms=delay.idle.sample(random, frames * ATTEMPTS).tolist(),
+        rtt_busy_ms=delay.busy.sample(random, frames * ATTEMPTS).tolist(),
+        service_factor=factor.tolist(),
+    )
+
+
+class World:
+    """Everything that happens to one device in one run, settled beforehand."""
+
+    def __init__(self, scenario: Scenario, recording: Recording, seed: int, draws: Draws) -> None:
         profile = scenario.profile
         if recording.stage_count != profile.stage_count:
             raise ConfigError(
@@ -94,30 +152,16 @@ class World:
         self.scenario = scenario
         self.recording = recording
         self.seed = seed
-        frames, period_ms = scenario.frames, scenario.period_ms
-        # The name takes part, so that scenarios do not share their luck; so does the device.
-        random = np.random.default_rng([seed, crc32(scenario.name.encode()), device])
-        phase_ms = float(random.uniform(0.0, period_ms))
-        if device == 0 or synchronised:
-            phase_ms = 0.0
-        self.deadlines: DeadlineSchedule = scenario.deadlines.draw(
-            random, frames=frames + 1, period_ms=period_ms
-        )
-        self.compute: ComputeTrace = scenario.compute.draw(random, frames=frames, period_ms=period_ms)
-        self.offset_ms = float(random.uniform(0.0, scenario.uplink.period_ms))
-        passes = -(-frames // recording.sample_count)
-        order = np.concatenate([random.permutation(recording.sample_count) for _ in range(passes)])
-        self.samples: list[int] = order[:frames].tolist()
-        self.captured_ms = [phase_ms + frame * period_ms for frame in range(frames)]
+        self.samples = draws.samples
+        self.captured_ms = draws.captured_ms
+        self.deadlines = draws.deadlines
+        self.compute = draws.compute
+        self.offset_ms = draws.offset_ms
+        self.work_ms = draws.costs.work_ms
+        self.rtt_idle_ms = draws.costs.rtt_idle_ms
+        self.rtt_busy_ms = draws.costs.rtt_busy_ms
+        self.service_factor = draws.costs.service_factor
         self.expiry_ms = [self.deadlines.expiry_ms(at_ms) for at_ms in self.captured_ms]
-        noise = np.exp(profile.noise * random.standard_normal((frames, profile.stage_count)))
-        self.work_ms: list[list[float]] = (noise * np.asarray(profile.stage_ms)).tolist()
-        self.rtt_idle_ms: list[float] = scenario.delay.idle.sample(random, frames * ATTEMPTS).tolist()
-        self.rtt_busy_ms: list[float] = scenario.delay.busy.sample(random, frames * ATTEMPTS).tolist()
-        server = scenario.server
-        factor = np.exp(server.sigma * random.standard_normal(frames))
-        factor[random.random(frames) < server.slow_probability] *= server.slow_factor
-        self.service_factor: list[float] = factor.tolist()
         self.remote_ms = [profile.remote_ms(boundary) for boundary in range(profile.stage_count)]
         self.quality: list[list[float]] = recording.quality.tolist()
         self.option_quality: list[list[float]] = recording.option_quality[
@@ -130,6 +174,11 @@ class World:
         self.options_after = [_options_after(profile, done) for done in range(profile.stage_count + 1)]
         self._tables = recording.tables
         self._evidence: dict[int, list[Evidence]] = {}
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return len(self.captured_ms)
 
     def evidence(self, sample: int) -> list[Evidence]:
         """What every exit says about a sample."""
@@ -149,6 +198,14 @@ class World:
         budget_ms = self.deadlines.latency_ms(now_ms)
         guard_ms = GUARD_FRACTION * budget_ms
         return captured_ms + budget_ms - (guard_ms if guard_ms < GUARD_MS else GUARD_MS) - now_ms
+
+
+def world_of(
+    scenario: Scenario, recording: Recording, seed: int, *, device: int = 0, synchronised: bool = False
+) -> World:
+    """A scenario drawn with a seed. Raises: ConfigError when recording and profile differ."""
+    draws = draw(scenario, recording, seed, device=device, synchronised=synchronised)
+    return World(scenario, recording, seed, draws)
 
 
 def _options_after(profile: CostProfile, stages_done: int) -> tuple[OffloadOption, ...]:

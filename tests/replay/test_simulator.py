@@ -25,7 +25,7 @@ from edgeexit.replay.outcome import LATE_NETWORK, ON_TIME, REPLACED, Outcome
 from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import simulate, simulate_fleet
-from edgeexit.replay.world import Scenario, World
+from edgeexit.replay.world import Scenario, world_of
 
 
 def hedged(_: CostProfile, recording: Recording) -> Policy:
@@ -102,7 +102,7 @@ def test_no_policy_beats_the_one_who_knows_everything(
     rough: Scenario, scenario: Scenario, recording: Recording, name: str, seed: int
 ) -> None:
     for each in (rough, scenario):
-        world = World(each, recording, seed)
+        world = world_of(each, recording, seed)
         best = oracle(world, Clairvoyance.CORRECTNESS)
         run = simulate(each, recording, POLICIES[name], seed)
         price = each.byte_price
@@ -113,7 +113,7 @@ def test_no_policy_beats_the_one_who_knows_everything(
 def test_the_oracle_of_latency_lies_between_the_floor_and_the_one_of_correctness(
     scenario: Scenario, recording: Recording
 ) -> None:
-    world = World(scenario, recording, 1)
+    world = world_of(scenario, recording, 1)
     floor = metrics(simulate(scenario, recording, POLICIES["anytime-local"], 1)).objective
     latency = oracle(world, Clairvoyance.LATENCY).objective(0.0)
     correctness = oracle(world, Clairvoyance.CORRECTNESS).objective(0.0)
