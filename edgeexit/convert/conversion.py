@@ -40,7 +40,7 @@ def convert(
     `out`, is not done again; another bundle at `out` is replaced.
     Raises: ConvertError and its leaves, DataError, ConfigError, BundleError, MissingExtra, RunnerError.
     """
-    check_set(calibration, what="calibration", plan=plan)
+    check_set(calibration, what="calibration", plan=plan, least=plan.golden_samples)
     if test is not None:
         check_set(test, what="test", plan=plan)
     back_end: Lowering = LiteRTTorch() if lowering is None else lowering

@@ -90,11 +90,17 @@ def finished(out: Path, key: str) -> ConversionReport | None:
 
 
 def store_report(out: Path, report: ConversionReport) -> None:
-    """Write the report beside the bundle, whole or not at all."""
+    """Write the report beside the bundle, whole or not at all.
+
+    Raises: BundleError.
+    """
     place = report_path(out)
     part = place.with_name(f"{place.name}.part")
-    part.write_bytes(encode_report(report))
-    part.replace(place)
+    try:
+        part.write_bytes(encode_report(report))
+        part.replace(place)
+    except OSError as error:
+        raise BundleError(f"{place} cannot be written", file=str(place), why=str(error)) from error
 
 
 def _bytes_of(array: NDArray[np.generic]) -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,14 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Precision, Task
 from edgeexit.errors import ConfigError, DataError
+
+# What a manifest takes: refused here, before anything is lowered, and not when all is done.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}([-+][A-Za-z0-9.+-]{1,64})?")
+_LONGEST_TEXT = 4096
+
+# What a board verifies a stage with; fewer would leave a broken kernel unseen.
+LEAST_GOLDEN = 8
 
 
 class LabelledSet(Protocol):
@@ -73,7 +82,7 @@ class ConversionPlan:
     # Parity is a property of arithmetic, not of data: a few real inputs show it.
     parity_samples: int = 16
     golden_samples: int = 8
-    # Half a point of quality is seen with some confidence; deeper boundaries make this step long.
+    # A cost is then known in steps of 0.2 points; every codec of every boundary runs all stages behind it.
     codec_samples: int = 500
     # Regression only: mean absolute error of always answering the training median (quality 0).
     error_scale: float | None = None
@@ -83,38 +92,42 @@ class ConversionPlan:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.variants or self.variants[0] != "f32" or len(set(self.variants)) != len(self.variants):
-            raise ConfigError(
-                "conversion plan is refused",
-                key="variants",
-                why=f"{self.variants} must begin with f32 and name each precision once",
-            )
-        if self.task == "classification" and len(self.labels) < 2:
-            raise ConfigError(
-                "conversion plan is refused", key="labels", why="a classifier has at least two labels"
-            )
-        if self.task == "regression" and (self.labels or not self.error_scale or self.error_scale <= 0.0):
-            raise ConfigError(
-                "conversion plan is refused",
-                key="error_scale",
-                why="a regression has no labels, and an error_scale above 0",
-            )
-        if not all(0.0 < fraction < 1.0 for fraction in (*self.risk_epsilons, self.risk_delta)):
-            raise ConfigError(
-                "conversion plan is refused", key="risk_epsilons", why="risks lie between 0 and 1"
-            )
-        # Eight is what a board verifies a stage with; fewer would leave a broken kernel unseen.
-        if self.golden_samples < 8 or self.parity_samples < 1 or self.codec_samples < 1:
-            raise ConfigError(
-                "conversion plan is refused",
-                key="golden_samples",
-                why="at least 8 golden inputs, 1 parity input and 1 codec input are needed",
-            )
+        for key, refused, why in (
+            ("name", _NAME.fullmatch(self.name) is None, "letters, digits, dots, hyphens; at most 64"),
+            ("version", _VERSION.fullmatch(self.version) is None, "three numbers are wanted, like 1.0.0"),
+            ("network", not _is_text(self.network), "one printable line is wanted"),
+            ("dataset", not _is_text(self.dataset), "one printable line is wanted"),
+            ("licence", not _is_text(self.licence), "one printable line is wanted: what covers the weights"),
+            ("labels", not all(map(_is_text, self.labels)), "each is one printable line"),
+            ("variants", self.variants[:1] != ("f32",), "f32 comes first: parity is proven on it"),
+            ("variants", len(set(self.variants)) != len(self.variants), "each is named once"),
+            ("risk_epsilons", not all(0.0 < e < 1.0 for e in self.risk_epsilons), "they lie between 0 and 1"),
+            ("risk_delta", not 0.0 < self.risk_delta < 1.0, "it lies between 0 and 1"),
+            ("parity_samples", self.parity_samples < 1, "at least 1 is needed"),
+            ("golden_samples", self.golden_samples < LEAST_GOLDEN, f"at least {LEAST_GOLDEN} are needed"),
+            ("codec_samples", self.codec_samples < 1, "at least 1 is needed"),
+            *self._task_rules(),
+        ):
+            if refused:
+                raise ConfigError("conversion plan is refused", key=key, why=f"{key}: {why}")
+
+    def _task_rules(self) -> tuple[tuple[str, bool, str], ...]:
+        if self.task == "classification":
+            return (("labels", len(self.labels) < 2, "a classifier has at least two"),)
+        scaled = self.error_scale is not None and self.error_scale > 0.0
+        return (
+            ("labels", bool(self.labels), "a regression has none"),
+            ("error_scale", not scaled, "a regression needs one, above 0"),
+        )
 
     @property
     def quality_scale(self) -> float:
         """`error_scale`; a classifier's quality has none, and never reads it."""
         return self.error_scale or 1.0
+
+
+def _is_text(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_TEXT and text.isprintable()
 
 
 def network_input(images: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -132,8 +145,8 @@ def evenly(count: int, wanted: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, num=min(wanted, count))})
 
 
-def check_set(labelled: LabelledSet, *, what: str, plan: ConversionPlan, empty: bool = False) -> None:
-    """Refuse a set that cannot be what the plan says.
+def check_set(labelled: LabelledSet, *, what: str, plan: ConversionPlan, least: int = 1) -> None:
+    """Refuse a set that cannot be what the plan says, or has fewer than `least` images.
 
     Raises: DataError.
     """
@@ -143,8 +156,8 @@ def check_set(labelled: LabelledSet, *, what: str, plan: ConversionPlan, empty: 
         why = f"images have shape {images.shape}, not (N, C, H, W)"
     elif len(images) != len(targets):
         why = f"{len(images)} images have {len(targets)} targets"
-    elif len(images) == 0 and not empty:
-        why = "it is empty"
+    elif len(images) < least:
+        why = f"it has {len(images)} images, at least {least} are needed"
     elif images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         why = f"images are {images.dtype}, neither uint8 nor floating"
     elif plan.task == "classification" and len(targets):
