@@ -157,6 +157,8 @@ class _Checker:
             raise ShapeError(
                 file=self._file, stage=k, expected=f"[1, {answers}] float32", got=str(exit_.output)
             )
+        beside = self._manifest.boundaries[k + 1].tensors if k + 1 < self._manifest.stage_count else ()
+        self._unique([exit_.output.name, *(spec.name for spec in beside)], f"{field}.output.name")
         self._fraction(exit_.accuracy_float, f"{field}.accuracy_float")
         self._within(len(exit_.calibrations), 1, MOST_VARIANTS, f"{field}.calibrations")
         known = {variant.name for variant in self._manifest.stages[k].variants}

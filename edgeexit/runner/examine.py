@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ class Trial:
     @property
     def median_ms(self) -> float:
         """What a run usually takes."""
-        return median(self.times_ms)
+        return float(np.median(self.times_ms))
 
     def run(self, tensors: Tensors, clock: Clock) -> StageOutput:
         """Run once, timed. Raises: RunnerError."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from edgeexit.runner.examine import (
     try_out,
 )
 from edgeexit.runner.litert import LiteRTRunner, LoadedStage, find_variant, load_stage
+from edgeexit.runner.machine import machine_name
 from edgeexit.runner.protocol import Clock, Tensors
 from edgeexit.runner.report import (
     SELECTION_SCHEMA,
@@ -84,7 +83,7 @@ def open_verified(
         bundle_digest=bundle.digest,
         runtime=used.name,
         runtime_version=used.version,
-        machine=f"{platform.machine()} {os.cpu_count()}",
+        machine=machine_name(),
         threads=threads,
         first=wanted.start,
         stop=wanted.stop,

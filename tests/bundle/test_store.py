@@ -405,6 +405,7 @@ CONTRADICTIONS: list[tuple[str, Json, str]] = [
     ("stages.0.variants.0.blob.size_bytes", 0, "stages[0].variants[0].blob.size_bytes"),
     ("stages.0.variants.0.blob.size_bytes", 2**40, "stages[0].variants[0].blob.size_bytes"),
     ("exits.1.accuracy_float", 1.1, "exits[1].accuracy_float"),
+    ("exits.1.output.name", "tokens", "exits[1].output.name"),
     ("exits.1.calibrations", [], "exits[1].calibrations"),
     ("exits.1.calibrations.0.variant", "f64", "exits[1].calibrations[0].variant"),
     ("exits.1.calibrations.0.variant", "int8", "exits[1].calibrations"),
