@@ -98,10 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(replace(size, training=training), options)
     except EdgeExitError as error:
-        say(
-            f"what: {error.what}",
-            *(f"{word}: {text}" for word, text in (("why", error.why), ("fix", error.fix)) if text),
-        )
+        parts = (("what", error.what), ("why", error.why), ("fix", error.fix))
+        sys.stderr.write("".join(f"{word}: {text}\n" for word, text in parts if text))
         return 1
     return 0
 
