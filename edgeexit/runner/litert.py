@@ -45,7 +45,10 @@ class LoadedStage:
         interpreter = self._interpreter
         try:
             for name, index in self._inputs:
-                interpreter.set_tensor(index, tensors[name])
+                tensor = tensors[name]
+                if not tensor.dtype.isnative:  # the runtimes would read its bytes the wrong way round
+                    tensor = tensor.astype(tensor.dtype.newbyteorder("="))
+                interpreter.set_tensor(index, tensor)
             interpreter.invoke()
             get = interpreter.get_tensor
             boundary = {name: get(index) for name, index in self._boundary}

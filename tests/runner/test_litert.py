@@ -140,13 +140,14 @@ def test_a_stage_that_is_given_the_wrong_tensors_says_so_and_goes_on(tiny_bundle
         assert runner.run(0, sample).output.shape == (3,)
 
 
-def test_arrays_that_are_not_contiguous_mean_their_values(tiny_bundle: Bundle) -> None:
+def test_arrays_in_any_layout_mean_their_values(tiny_bundle: Bundle) -> None:
     image = tiny_bundle.golden().sample(0)["image"]
     turned = np.asfortranarray(image.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
     wide = np.repeat(image, 2, axis=3)[:, :, :, ::2]
+    shifted = np.frombuffer(b"\0" + image.tobytes(), np.float32, offset=1).reshape(image.shape)
     with LiteRTRunner(tiny_bundle, FLOAT) as runner:
         expected = runner.run(0, {"image": image}).output
-        for same in (turned, wide):
+        for same in (turned, wide, shifted, image.astype(">f4")):
             np.testing.assert_array_equal(runner.run(0, {"image": same}).output, expected)
 
 
