@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from edgeexit.training.data import Samples
 # What this module writes, and therefore what it may replace.
 _OWN_NAME = re.compile(r"\d{5}-\d+\.png")
 
+# What every file shows, for those who check answers.
+TRUTH_FILE = "truth.json"
+
 
 def write_images(samples: Samples, directory: Path, *, count: int) -> int:
     """Write the first `count` samples as 8-bit PNG files `{index:05d}-{target}.png`; how many there are.
+
+    `truth.json` beside them maps every name to its target.
 
     Files of an earlier call are replaced; any other file in the directory stays.
 
@@ -35,4 +41,6 @@ def write_images(samples: Samples, directory: Path, *, count: int) -> int:
         Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0)).save(
             directory / name
         )  # C H W -> H W (C)
+    truth = {name: int(target) for name, target in zip(names, chosen.targets, strict=True)}
+    (directory / TRUTH_FILE).write_text(json.dumps(truth, indent=0) + "\n", encoding="utf-8")
     return len(names)

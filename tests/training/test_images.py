@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgeexit.training.data import Samples
-from edgeexit.training.images import write_images
+from edgeexit.training.images import TRUTH_FILE, write_images
 
 
 def samples(count: int, channels: int = 1, seed: int = 0) -> Samples:
@@ -22,7 +23,7 @@ def samples(count: int, channels: int = 1, seed: int = 0) -> Samples:
 def test_files_hold_the_same_pixels(tmp_path: Path, channels: int) -> None:
     given = samples(5, channels)
     assert write_images(given, tmp_path / "new", count=3) == 3
-    paths = sorted((tmp_path / "new").iterdir())
+    paths = sorted((tmp_path / "new").glob("*.png"))
     assert [path.name for path in paths] == [f"{i:05d}-{given.targets[i]}.png" for i in range(3)]
     for i, path in enumerate(paths):
         with Image.open(path) as image:
@@ -37,4 +38,6 @@ def test_writing_again_replaces_its_own_files_only(tmp_path: Path) -> None:
     again = samples(4, seed=2)
     assert write_images(again, tmp_path, count=100) == 4
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"holiday.png", *(f"{i:05d}-{again.targets[i]}.png" for i in range(4))}
+    assert names == {"holiday.png", TRUTH_FILE, *(f"{i:05d}-{again.targets[i]}.png" for i in range(4))}
+    truth = json.loads((tmp_path / TRUTH_FILE).read_text())
+    assert truth == {f"{i:05d}-{again.targets[i]}.png": again.targets[i] for i in range(4)}

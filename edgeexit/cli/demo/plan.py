@@ -63,6 +63,10 @@ class Fault:
     begin_s: float
     end_s: float
 
+    def holds(self, elapsed_s: float) -> bool:
+        """Whether it is in force."""
+        return self.begin_s <= elapsed_s < self.end_s
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

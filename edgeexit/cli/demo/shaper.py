@@ -2,7 +2,8 @@
 
 It needs no root. It shows bandwidth, delay and outages; loss and TCP's own behaviour it cannot show.
 Commands come as lines on standard input: `cut`, `restore`; the end of input ends the shaper. Its
-first line of output is the port that it listens on.
+first line of output is the port that it listens on and the monotonic time, in ms, at which its trace
+began.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class Shape:
 class Pace:
     """When bytes of one direction are through; all connections of the link share it."""
 
-    def __init__(self, trace: LinkTrace, clock: Callable[[], float]) -> None:
+    def __init__(self, trace: LinkTrace, clock: Callable[[], float], origin_ms: float) -> None:
         self._trace = trace
         self._clock = clock
-        self._origin_ms = clock()
+        self._origin_ms = origin_ms
         self._free_ms = 0.0
 
     def through_ms(self, count: int) -> float:
@@ -56,8 +57,9 @@ class Shaper:
         self._shape = shape
         self._server = (server_host, server_port)
         self._clock = clock
-        self._up = Pace(shape.trace, clock)
-        self._down = Pace(shape.trace, clock)
+        self.origin_ms = clock()
+        self._up = Pace(shape.trace, clock, self.origin_ms)
+        self._down = Pace(shape.trace, clock, self.origin_ms)
         self._whole = asyncio.Event()
         self._whole.set()
 
@@ -126,7 +128,7 @@ class Shaper:
 async def _serve(shaper: Shaper) -> None:
     server = await shaper.listen()
     port = server.sockets[0].getsockname()[1]
-    print(port, flush=True)  # noqa: T201 - the parent reads it
+    print(port, shaper.origin_ms, flush=True)  # noqa: T201 - the parent reads it
     commands = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)

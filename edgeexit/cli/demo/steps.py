@@ -17,13 +17,14 @@ from edgeexit.board.profile import read_profile
 from edgeexit.bundle.store import Bundle, open_bundle
 from edgeexit.cli.demo.link import DELAY_MS, write_link
 from edgeexit.cli.demo.live import Screen, Tail, Tally
-from edgeexit.cli.demo.plan import Folders, Timing
+from edgeexit.cli.demo.plan import Fault, Folders, Timing
 from edgeexit.cli.demo.programs import Program, edgeexit_words
 from edgeexit.cli.flash import board_files, sentence
 from edgeexit.deploy import layout
 from edgeexit.deploy.board import FolderBoard
 from edgeexit.deploy.flash import flash
 from edgeexit.errors import ConfigError, DataError
+from edgeexit.replay.plots_run import Mark
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport.broker import Broker
 
@@ -117,9 +118,20 @@ def write_config(folders: Folders, timing: Timing, *, broker_port: int, board: s
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run left behind. Units: link_origin_ms and marks on the monotonic clock of all processes."""
+
+    results: Path
+    trace: Path
+    link_origin_ms: float
+    link_cut: Mark
+    gateway_gone: Mark
+
+
 def serve(
     bundle: Bundle, folders: Folders, timing: Timing, *, board: str | None, link: Path | None, say: Say
-) -> Path:
+) -> Run:
     """Broker, shaped link, gateway and device, each a process; frames, faults; the results file."""
     run = folders.run
     shutil.rmtree(run, ignore_errors=True)
@@ -128,79 +140,80 @@ def serve(
     if not store.exists():
         shutil.rmtree(folders.store, ignore_errors=True)
         shutil.copytree(bundle.path, store)
-    trace = run / "link.trace"
+    trace, results = run / "link.trace", run / "results.jsonl"
     if link is None:
         write_link(trace, seconds=timing.seconds, seed=1)
     else:
         shutil.copyfile(link, trace)
     with ExitStack() as parts:
         broker = parts.enter_context(Broker())
-        say(f"broker: {broker.kind}, port {broker.port}")
+        say(f"serve      broker {broker.kind} on port {broker.port}")
+        shaper_words = (sys.executable, "-m", "edgeexit.cli.demo.shaper", str(trace), str(DELAY_MS))
         shaper = parts.enter_context(
-            Program(
-                "link",
-                [
-                    *(sys.executable, "-m", "edgeexit.cli.demo.shaper"),
-                    *(str(trace), str(DELAY_MS), str(broker.port)),
-                ],
-                log=run / "link.log",
-                talks=True,
-            )
+            Program("link", (*shaper_words, str(broker.port)), log=run / "link.log", talks=True)
         )
-        link_port = int(shaper.read_line())
-        config = write_config(folders, timing, broker_port=link_port, board=board)
+        link_port, link_origin_ms = shaper.read_line().split()
+        config = write_config(folders, timing, broker_port=int(link_port), board=board)
         flash_board(bundle, folders, config, say)
-        gateway = parts.enter_context(
-            Program(
-                "gateway",
-                edgeexit_words(
-                    *("gateway", "--store", str(folders.store), "--id", GATEWAY),
-                    *("--broker", f"mqtt://127.0.0.1:{broker.port}", "--concurrency", "1"),
-                ),
-                log=run / "gateway.log",
-            )
+        gateway_words = edgeexit_words(
+            *("gateway", "--store", str(folders.store), "--id", GATEWAY),
+            *("--broker", f"mqtt://127.0.0.1:{broker.port}", "--concurrency", "1"),
         )
+        gateway = parts.enter_context(Program("gateway", gateway_words, log=run / "gateway.log"))
         on_board = folders.board / layout.CONFIG.lstrip("/")
-        device = parts.enter_context(
-            Program("device", edgeexit_words("device", "--config", str(on_board)), log=run / "device.log")
+        device_words = edgeexit_words("device", "--config", str(on_board))
+        device = parts.enter_context(Program("device", device_words, log=run / "device.log"))
+        stage = Stage(device, gateway, shaper)
+        link_cut, gateway_gone = stage.play(Tail(results), timing, board)
+    return Run(results, trace, float(link_origin_ms), link_cut, gateway_gone)
+
+
+class Stage:
+    """The run itself: shows it, cuts the link and kills the gateway on the way, ends after its seconds."""
+
+    def __init__(self, device: Program, gateway: Program, link: Program) -> None:
+        self._device = device
+        self._gateway = gateway
+        self._link = link
+
+    def play(self, tail: Tail, timing: Timing, board: str | None) -> tuple[Mark, Mark]:
+        """Play the whole run; when the link was cut, and when the gateway was gone."""
+        where = "this machine" if board is None else f"playing {board}"
+        title = f"edgeexit demo, {where}: all stages take {timing.full_local_ms:.0f} ms"
+        tally = Tally()
+        begin_s = self._first_answer(tail, tally)
+        link_cut = gateway_gone = False
+        with Screen(title, timing.seconds) as screen:
+            while (elapsed_s := time.monotonic() - begin_s) < timing.seconds:
+                if timing.outage.holds(elapsed_s) is not link_cut:
+                    link_cut = not link_cut
+                    self._link.tell("cut" if link_cut else "restore")
+                if timing.gateway_gone.holds(elapsed_s) is not gateway_gone:
+                    gateway_gone = not gateway_gone
+                    self._gateway.kill() if gateway_gone else self._gateway.start()
+                events = "link cut" if link_cut else "gateway killed" if gateway_gone else ""
+                screen.show(tally, elapsed_s, events)
+                time.sleep(LOOK_S)
+                self._device.check()
+                for record in tail.fresh():
+                    tally.take(record)
+        return (
+            _mark(timing.outage, begin_s, "link cut"),
+            _mark(timing.gateway_gone, begin_s, "gateway killed"),
         )
-        results = run / "results.jsonl"
-        _watch(device, gateway, shaper, Tail(results), timing, board)
-    return results
 
-
-def _watch(
-    device: Program, gateway: Program, shaper: Program, tail: Tail, timing: Timing, board: str | None
-) -> None:
-    """Show the run, cut the link and kill the gateway on the way, and end it after its seconds."""
-    where = "this machine" if board is None else f"playing {board}"
-    title = f"edgeexit demo, {where}, all stages take {timing.full_local_ms:.0f} ms"
-    tally, began_s = Tally(), None
-    link_cut = gateway_gone = False
-    waited_until_s = time.monotonic() + START_S
-    with Screen(title, timing.seconds) as screen:
-        while True:
-            time.sleep(LOOK_S)
-            device.check()
+    def _first_answer(self, tail: Tail, tally: Tally) -> float:
+        """Wait for the device to be up; when it was, on the monotonic clock in seconds."""
+        until_s = time.monotonic() + START_S
+        while time.monotonic() < until_s:
+            self._device.check()
             for record in tail.fresh():
                 tally.take(record)
-            now_s = time.monotonic()
-            if began_s is None:
-                if tally.answered:
-                    began_s = now_s
-                elif now_s > waited_until_s:
-                    raise DataError("no answer came", file="device.log", why=f"waited {START_S:.0f} s")
-                continue
-            elapsed_s = now_s - began_s
-            if elapsed_s >= timing.seconds:
-                return
-            cut_now = timing.outage.begin_s <= elapsed_s < timing.outage.end_s
-            if cut_now is not link_cut:
-                shaper.tell("cut" if cut_now else "restore")
-                link_cut = cut_now
-            gone_now = timing.gateway_gone.begin_s <= elapsed_s < timing.gateway_gone.end_s
-            if gone_now is not gateway_gone:
-                gateway.kill() if gone_now else gateway.start()
-                gateway_gone = gone_now
-            events = "link cut" if link_cut else "gateway killed" if gateway_gone else ""
-            screen.show(tally, elapsed_s, events)
+            if tally.answered:
+                return time.monotonic()
+            time.sleep(LOOK_S)
+        raise DataError("no answer came", file="device.log", why=f"waited {START_S:.0f} s")
+
+
+def _mark(fault: Fault, begin_s: float, label: str) -> Mark:
+    return Mark((begin_s + fault.begin_s) * 1000.0, (begin_s + fault.end_s) * 1000.0, label)
