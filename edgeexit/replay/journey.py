@@ -32,7 +32,7 @@ from edgeexit.replay.outcome import (
     Outcome,
 )
 from edgeexit.replay.pool import GatewayPool, PoolRequest, Schedule
-from edgeexit.replay.world import ATTEMPTS, GIVE_UP_MS, World
+from edgeexit.replay.world import ATTEMPTS, GIVE_UP_MS, NO_OPTIONS, World
 
 # The engine asks a waiting policy again after this, in case the budget has shrunk.
 WAIT_MS = 10.0
@@ -281,16 +281,10 @@ class DeviceRun:
 
     def _situation(self, now_ms: float, remaining_ms: float) -> Situation:
         link, flight = self._link, self._flight
-        if (
-            link is None
-            or flight is not None
-            or not self._may_send
-            or self._sends >= ATTEMPTS
-            or not self._up
-        ):
-            options: tuple[OffloadOption, ...] = ()
-        else:
-            options = self._world.options_after[self._stages_done]
+        may_send = self._up and self._may_send and self._sends < ATTEMPTS
+        options, later = NO_OPTIONS
+        if link is not None and flight is None and may_send:
+            options, later = self._world.options_after[self._stages_done]
         return Situation(
             remaining_ms,
             now_ms - self._captured_ms,
@@ -304,6 +298,7 @@ class DeviceRun:
             None if flight is None else InFlight(flight.option, now_ms - flight.sent_ms),
             self._sends,
             self._byte_price,
+            later,
         )
 
     def _stage_ended(self, now_ms: float, began_ms: object) -> None:

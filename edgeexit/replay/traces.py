@@ -137,10 +137,10 @@ def read_trace(path: Path, *, scale: float = 1.0) -> LinkTrace:
     return LinkTrace(path.name, steps, scale=scale)
 
 
-def read_traces(folder: Path, *, scale: float = 1.0) -> list[LinkTrace]:
-    """Every trace directly in a folder or one folder below, by name; documents (*.md) are left out.
+def trace_files(folder: Path) -> list[Path]:
+    """Every file directly in a folder or one folder below, by name, that may be a trace (*.md are not).
 
-    Raises: TraceError, also when there is none.
+    Raises: TraceError when there is none.
     """
     if not folder.is_dir():
         raise TraceError("no such folder", file=str(folder))
@@ -151,7 +151,12 @@ def read_traces(folder: Path, *, scale: float = 1.0) -> list[LinkTrace]:
     )
     if not files:
         raise TraceError("the folder holds no trace", file=str(folder))
-    return [read_trace(path, scale=scale) for path in files]
+    return files
+
+
+def read_traces(folder: Path, *, scale: float = 1.0) -> list[LinkTrace]:
+    """Every trace of a folder. Raises: TraceError, also when there is none."""
+    return [read_trace(path, scale=scale) for path in trace_files(folder)]
 
 
 def _text(path: Path) -> str:

@@ -6,6 +6,7 @@ same round trips and the same samples, so that differences between policies are 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -26,6 +27,8 @@ GIVE_UP_MS = 10_000.0
 # Emitting costs time too; the same guard as the device's, and its bound for short budgets.
 GUARD_MS = 2.0
 GUARD_FRACTION = 0.1
+NowAndLater = tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]
+NO_OPTIONS: NowAndLater = ((), ())
 # Attempts a frame that have round trips of their own.
 ATTEMPTS = 2
 
@@ -180,6 +183,14 @@ class World:
         """F."""
         return len(self.captured_ms)
 
+    def beginning(self, frames: int) -> World:
+        """The same world, ended after so many frames: for trying many policies cheaply."""
+        shorter = copy(self)
+        shorter.captured_ms = self.captured_ms[:frames]
+        shorter.samples = self.samples[:frames]
+        shorter.expiry_ms = self.expiry_ms[:frames]
+        return shorter
+
     def evidence(self, sample: int) -> list[Evidence]:
         """What every exit says about a sample."""
         known = self._evidence.get(sample)
@@ -208,8 +219,10 @@ def world_of(
     return World(scenario, recording, seed, draws)
 
 
-def _options_after(profile: CostProfile, stages_done: int) -> tuple[OffloadOption, ...]:
-    """What could be sent: the input always, and the boundary that the last stage gave."""
+def _options_after(profile: CostProfile, stages_done: int) -> NowAndLater:
+    """What could be sent: now the input and the boundary of the last stage, and after further stages."""
     if stages_done >= profile.stage_count:
-        return ()
-    return tuple(option for option in profile.options if option.boundary in (0, stages_done))
+        return NO_OPTIONS
+    now = tuple(option for option in profile.options if option.boundary in (0, stages_done))
+    later = tuple(option for option in profile.options if option.boundary > stages_done)
+    return now, later
