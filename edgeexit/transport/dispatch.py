@@ -44,6 +44,7 @@ class _Gateway:
 
     advert: Advert
     fresh_until_ms: float = 0.0
+    unconfirmed: bool = False
     old_boots: list[str] = field(default_factory=list)
     busy_until_ms: float = 0.0
     network_ms: float | None = None
@@ -78,7 +79,8 @@ class Dispatch:
     def hear(self, gateway: str, advert: Advert, *, retained: bool) -> bool:
         """Take an advert; whether it says that the gateway is gone.
 
-        A copy that the broker retained proves that a gateway exists, not that it is there now.
+        A copy that the broker retained proves that a gateway existed, not that it is there now: a ping
+        has to confirm it, or the next advert.
         """
         with self._lock:
             known = self._gateways.get(gateway)
@@ -94,14 +96,16 @@ class Dispatch:
                 boots = [*known.old_boots, known.advert.boot_id]
                 known = self._gateways[gateway] = _Gateway(advert, old_boots=boots[-_BOOTS_CAP:])
             elif advert.state not in ("lost", "disconnected"):
-                if advert.sequence <= known.advert.sequence and known.advert.state != "lost":
+                if advert.sequence < known.advert.sequence and known.advert.state != "lost":
                     return False
                 if advert.bundles != known.advert.bundles and _digests(advert) != _digests(known.advert):
                     known.without.clear()
             known.advert = advert
             if advert.state in ("lost", "disconnected"):
                 known.fresh_until_ms = 0.0
+                known.unconfirmed = False
                 return True
+            known.unconfirmed = retained
             if not retained:
                 known.fresh_until_ms = self._clock() + self._fresh_ms
             return False
@@ -147,6 +151,8 @@ class Dispatch:
             if known is None:
                 return
             known.close_circuit()
+            known.unconfirmed = False
+            known.fresh_until_ms = self._clock() + self._fresh_ms
             if network_ms is not None:
                 before_ms = known.network_ms
                 known.network_ms = (
@@ -177,6 +183,10 @@ class Dispatch:
             known = self._gateways.get(gateway)
             if known is None:
                 return
+            if known.unconfirmed:
+                # Nobody was heard, and nobody answers: the next live advert is proof enough.
+                known.unconfirmed = known.probing = False
+                return
             now_ms = self._clock()
             known.misses += 1
             if known.probing:
@@ -187,22 +197,28 @@ class Dispatch:
                 known.open_until_ms = now_ms + known.open_for_ms
 
     def probes_due(self) -> tuple[str, ...]:
-        """Gateways whose open circuit may be tried with a ping now; each is told once a try."""
+        """Gateways to ping now, each told once a try: open circuits that may be tried, unconfirmed ones."""
         with self._lock:
             now_ms = self._clock()
             due = []
             for name, gateway in self._gateways.items():
                 half_open = gateway.open_until_ms is not None and now_ms >= gateway.open_until_ms
-                if half_open and not gateway.probing and now_ms < gateway.fresh_until_ms:
+                worth_it = gateway.unconfirmed or (half_open and now_ms < gateway.fresh_until_ms)
+                if worth_it and gateway.advert.serving and not gateway.probing:
                     gateway.probing = True
                     due.append(name)
             return tuple(due)
 
-    def forget_probes(self) -> None:
-        """The link went down: pings under way say nothing about their gateways."""
+    def link_lost(self) -> None:
+        """What was known of who is there is old; pings under way say nothing about their gateways.
+
+        After a broker's restart gateways come back one by one: requests sent on the strength of adverts
+        from before would be lost.
+        """
         with self._lock:
             for gateway in self._gateways.values():
                 gateway.probing = False
+                gateway.fresh_until_ms = 0.0
 
     def _takes(
         self, gateway: _Gateway, digest12: str, first_stage: int, last_stage: int, now_ms: float

@@ -259,8 +259,8 @@ class Exchange:
             refusal = GatewayRefused(
                 reason="refused" if reason is None else reason.value, retry_after_ms=header.retry_after_ms
             )
-            self._requests.fail(ticket.key, refusal)
             self._count("refused")
+            self._requests.fail(ticket.key, refusal)
             return Outcome(
                 Fate.REFUSED,
                 asked.gateway,
@@ -272,13 +272,14 @@ class Exchange:
         try:
             reply = self._reply(frame, ticket, elapsed_ms)
         except WireError as error:
-            self._requests.fail(ticket.key, error)
             self._count("corrupt")
+            self._requests.fail(ticket.key, error)
             return Outcome(Fate.CORRUPT, asked.gateway, elapsed_ms, ticket.size_bytes)
-        self._requests.complete(ticket.key, reply)
+        # Counted first: whoever sees the future done finds it counted.
         self._count("answered")
         if now_ms > ticket.deadline_ms:
             self._count("late")
+        self._requests.complete(ticket.key, reply)
         network_ms = max(0.0, elapsed_ms - reply.queue_ms - reply.compute_ms)
         return Outcome(Fate.ANSWERED, asked.gateway, elapsed_ms, ticket.size_bytes, network_ms)
 

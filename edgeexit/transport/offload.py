@@ -250,7 +250,7 @@ class MqttTransport:
             self._dispatch.answered(outcome.gateway, outcome.network_ms)
 
     def _on_down(self, why: str) -> None:
-        self._dispatch.forget_probes()
+        self._dispatch.link_lost()
         self._exchange.fail_all(lambda: LinkDown(why))
 
     def _on_tick(self) -> None:
@@ -262,7 +262,7 @@ class MqttTransport:
             self._try(gateway)
 
     def _try(self, gateway: str) -> None:
-        """Ping a gateway that has stopped answering: never a tensor."""
+        """Ping a gateway that may have stopped answering: never a tensor."""
         try:
             self._ping(gateway, 0)
         except OffloadError as error:

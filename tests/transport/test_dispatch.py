@@ -207,13 +207,42 @@ def test_a_ping_in_vain_waits_longer_for_the_next(field: Field) -> None:
     assert field.table.probes_due() == ("gw-1",)
 
 
-def test_a_ping_lost_with_the_link_is_tried_again(field: Field) -> None:
+def test_after_a_lost_link_nobody_is_there_until_heard(field: Field) -> None:
     field.advert("gw-1")
     for _ in range(MISSES_TO_OPEN):
         field.table.missed("gw-1")
+    field.advert("gw-2")
     field.clock.now_ms = 1001.0
     field.table.probes_due()
-    field.table.forget_probes()
+    field.table.link_lost()
+    assert field.choose() is None
+    field.advert("gw-1")
+    assert field.table.probes_due() == ("gw-1",)
+    field.advert("gw-2")
+    assert field.choose() == "gw-2"
+
+
+def test_a_ping_confirms_a_retained_advert(field: Field) -> None:
+    field.advert("gw-1", retained=True)
+    assert field.table.probes_due() == ("gw-1",)
+    assert field.table.probes_due() == ()
+    field.table.answered("gw-1", 3.0)
+    assert field.choose() == "gw-1"
+    field.advert("gone", state="lost", retained=True)
+    field.advert("silent", retained=True)
+    assert field.table.probes_due() == ("silent",)
+    field.table.missed("silent")
+    assert field.table.probes_due() == ()
+    assert {field.choose() for _ in range(50)} == {"gw-1"}
+    field.advert("silent")
+    assert {field.choose() for _ in range(50)} == {"silent"}
+
+
+def test_the_copy_retained_of_a_known_advert_is_confirmed_too(field: Field) -> None:
+    field.advert("gw-1", sequence=4)
+    field.table.link_lost()
+    field.advert("gw-1", sequence=4, retained=True)
+    assert field.choose() is None
     assert field.table.probes_due() == ("gw-1",)
 
 
