@@ -27,6 +27,8 @@ GROWTH_PER_S = 0.002
 GROWTH_CAP = 0.1
 # A ratio further than this from the belief is clipped in the mean: one stall must not become the mean.
 CLIP_FACTOR = 5.0
+# Beyond this factor from the profile, either way, it was a suspended process or a broken clock.
+ABSURD_FACTOR = 1e4
 # Ratios of measured to predicted time kept for the tail, and how many make a tail worth reading.
 RATIO_WINDOW = 200
 RATIO_MINIMUM = 50
@@ -145,7 +147,7 @@ class LatencyModel:
         if not (isfinite(measured_ms) and measured_ms > 0.0):
             return
         mean = self._mean
-        ratio = measured_ms / self._profile[stage]
+        ratio = min(ABSURD_FACTOR, max(1.0 / ABSURD_FACTOR, measured_ms / self._profile[stage]))
         self._remember(ratio / mean)
         low, high = mean / CLIP_FACTOR, mean * CLIP_FACTOR
         clipped = -1 if ratio < low else 1 if ratio > high else 0
@@ -171,7 +173,7 @@ class LatencyModel:
     def running(self, stage: int, elapsed_ms: float, now_ms: float) -> None:
         """Learn that a stage has run for `elapsed_ms` and is not done: it is at least that slow."""
         if isfinite(elapsed_ms) and elapsed_ms > 0.0:
-            self._running_ratio = elapsed_ms / self._profile[stage]
+            self._running_ratio = min(ABSURD_FACTOR, elapsed_ms / self._profile[stage])
 
     def forecast(self, now_ms: float) -> StageForecast:
         """What is known at `now_ms`; later observations do not change it."""
