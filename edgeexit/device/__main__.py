@@ -6,36 +6,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeexit.device.config import load_config
 from edgeexit.device.daemon import run_device
+from edgeexit.device.log import open_log
 from edgeexit.errors import BundleError, ConfigError, EdgeExitError, VariantRejected
 
 DEFAULT_CONFIG = Path("/etc/edgeexit/config.toml")
-
-# Syslog priorities, which journald reads from the beginning of a line.
-_PRIORITIES = {logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
-
-
-class _JournalFormatter(logging.Formatter):
-    """Lines with their priority in front; journald adds the time."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return _PRIORITIES.get(record.levelno, "<6>") + super().format(record)
-
-
-def open_log(environment: Mapping[str, str]) -> None:
-    """Send the log to stderr, in the form that its reader expects."""
-    handler = logging.StreamHandler(sys.stderr)
-    if "JOURNAL_STREAM" in environment:
-        handler.setFormatter(_JournalFormatter("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("edgeexit")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

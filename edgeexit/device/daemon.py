@@ -20,6 +20,7 @@ from edgeexit.device.capture import Capture
 from edgeexit.device.clock import monotonic_ms
 from edgeexit.device.config import DeviceConfig, load_config
 from edgeexit.device.control import Control, ResultPublisher
+from edgeexit.device.log import open_log
 from edgeexit.device.outbox import Outbox
 from edgeexit.device.parts import (
     PlayedBoard,
@@ -58,7 +59,9 @@ def run_device(
     On SIGHUP, budget and policy are read again from `config_file`.
     Raises: EdgeExitError when it cannot start: a bundle, source or setting that cannot be used.
     """
-    with Daemon(config, config_file, os.environ if environment is None else environment) as daemon:
+    used = os.environ if environment is None else environment
+    open_log(used)
+    with Daemon(config, config_file, used) as daemon:
         return daemon.run()
 
 

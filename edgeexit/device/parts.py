@@ -19,6 +19,7 @@ from edgeexit.device.clock import monotonic_ms
 from edgeexit.device.config import BrokerConfig, BudgetConfig, DeviceConfig, PlayConfig, SourceConfig
 from edgeexit.device.control import Control
 from edgeexit.device.directory import DirectoryReader
+from edgeexit.device.memory import give_back_memory
 from edgeexit.device.video import CameraReader, VideoReader
 from edgeexit.errors import ConfigError
 from edgeexit.runner.paced import PacedRunner
@@ -134,6 +135,7 @@ def make_runner(
     runner, report = open_verified(bundle, threads=threads, cache=cache, clock=monotonic_ms)
     for rejected in report.rejected():
         _log.warning("stage %d, variant %s is not used: %s", rejected.stage, rejected.variant, rejected.why)
+    give_back_memory()
     rehearse(bundle, runner)
     # A stage of a toy network can be too quick for the clock; the model of latencies needs a time.
     stage_ms = tuple(max(median_ms, SHORTEST_STAGE_MS) for median_ms in report.median_ms)
