@@ -13,7 +13,8 @@ DEVICE = [
     "psutil>=5.9",
     "safetensors>=0.4",
 ]
-DEPLOY = ["asyncssh>=2.18"]
+# tomli-w writes the configuration that a demo or a flash gives to a board.
+DEPLOY = ["asyncssh>=2.18", "tomli-w>=1"]
 REPORT = ["matplotlib>=3.8"]
 VIDEO = ["opencv-python-headless>=4.9"]
 BROKER = ["iotcore>=0.4,<0.5"]
