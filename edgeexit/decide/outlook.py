@@ -11,7 +11,7 @@ from edgeexit.decide.calibration import QualityTable
 # Groups of score bins an outlook keeps: six resolve the value of a further score to about 2 %.
 GROUPS = 6
 # Tilts tabulated, from "surely a poor score" to "surely a good one".
-TILTS = tuple(step * 1.0 for step in range(-24, 25))
+TILTS = tuple(step * 0.5 for step in range(-60, 61))
 
 Groups = tuple[tuple[float, tuple[float, ...]], ...]
 
@@ -50,8 +50,11 @@ class ScoreOutlook:
         """Groups of outcomes, each its probability and expected qualities (K,); None: any frame."""
         if expected is None:
             return self._groups[len(TILTS) // 2]
-        index = bisect_left(self._means, expected)
-        return self._groups[min(index, len(self._groups) - 1)]
+        means = self._means
+        index = min(bisect_left(means, expected), len(means) - 1)
+        if index > 0 and expected - means[index - 1] < means[index] - expected:
+            index -= 1
+        return self._groups[index]
 
 
 def outlooks(tables: Sequence[QualityTable]) -> tuple[ScoreOutlook, ...]:
