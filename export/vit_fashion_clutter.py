@@ -90,7 +90,8 @@ TINY = Size(
 def main(arguments: list[str] | None = None) -> int:
     """Run the recipe; the exit code."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads or _cores())
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     size = TINY if options.tiny else FULL
     training = replace(size.training, seed=options.seed)
     if options.train_seconds is not None:
@@ -199,8 +200,18 @@ def say(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def _cores() -> int:
-    return max(1, torch.get_num_threads())
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -209,11 +220,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("build/work"), help="where checkpoints are kept")
     parser.add_argument("--data", type=Path, help="directory with the four IDX files")
     parser.add_argument("--images", type=Path, help="also write test canvases as PNG files, here")
-    parser.add_argument("--image-count", type=int, default=2000, help="how many of them")
-    parser.add_argument("--train-seconds", type=float, help="train no longer than this")
+    parser.add_argument("--image-count", type=_count, default=2000, help="how many of them")
+    parser.add_argument("--train-seconds", type=_positive, help="train no longer than this")
     parser.add_argument("--tiny", action="store_true", help="a small network on few images, within a minute")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="for training; all cores when left out")
+    parser.add_argument("--threads", type=_count, help="for training; all cores when left out")
     return parser
 
 

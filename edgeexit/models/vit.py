@@ -53,6 +53,19 @@ class ViTConfig:
 
         Raises: ValueError.
         """
+        sizes = (
+            *(
+                self.img_size,
+                self.patch_size,
+                self.in_chans,
+                self.num_classes,
+                self.embed_dim,
+                self.num_heads,
+            ),
+            *(*self.head_hidden_dims, *self.stem_dims),
+        )
+        if min(sizes) < 1:
+            raise ValueError("a size below 1 was given")
         if self.img_size % self.patch_size:
             raise ValueError(f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}")
         if self.patch_size % self.stem_stride:

@@ -36,6 +36,14 @@ class TrainingConfig:
     clip_norm: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse budgets that end before they begin.
+
+        Raises: ValueError.
+        """
+        if self.samples < 1 or self.batch_size < 1 or (self.seconds is not None and self.seconds <= 0):
+            raise ValueError("samples, batch_size and seconds must be over 0")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:

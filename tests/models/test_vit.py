@@ -100,6 +100,8 @@ def test_run_until_stops_at_the_first_confident_exit() -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
+        ({"patch_size": 0}, "below 1"),
+        ({"head_hidden_dims": (8, 0)}, "below 1"),
         ({"img_size": 9}, "patch_size"),
         ({"stem_dims": (4, 4, 4)}, "stem"),
         ({"num_heads": 3}, "num_heads"),

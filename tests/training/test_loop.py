@@ -98,6 +98,12 @@ def test_the_budget_is_spent_by_whichever_is_further() -> None:
     assert spent_fraction(100, 1e9, TrainingConfig(samples=1000)) == 0.1
 
 
+@pytest.mark.parametrize(("samples", "seconds"), [(0, None), (10, 0.0), (10, -1.0)])
+def test_a_budget_of_nothing_is_refused(samples: int, seconds: float | None) -> None:
+    with pytest.raises(ValueError, match="over 0"):
+        TrainingConfig(samples=samples, seconds=seconds)
+
+
 def test_the_rate_rises_and_falls_once() -> None:
     factors = [learning_rate_factor(i / 100, 0.1) for i in range(101)]
     assert max(factors) == factors[10] == 1.0
