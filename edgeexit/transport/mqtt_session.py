@@ -318,9 +318,9 @@ class _Client(paho.Client):
         self.max_queued_messages_set(config.unacknowledged_cap)
         if config.credentials.username is not None:
             self.username_pw_set(config.credentials.username, config.credentials.password())
-        context = tls_context(config)
-        if context is not None:
-            self.tls_set_context(context)
+        self._tls = tls_context(config)
+        if self._tls is not None:
+            self.tls_set_context(self._tls)
         if config.will is not None:
             properties = _properties(PacketTypes.WILLMESSAGE)
             if config.will.delay_s:
@@ -334,6 +334,19 @@ class _Client(paho.Client):
             if threading.get_ident() == self.owner or isinstance(error, BlockingIOError):
                 raise
             raise BlockingIOError from error
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        """As the library does it, but a failed handshake leaves no open socket behind."""
+        if self._tls is None:
+            return super()._ssl_wrap_socket(tcp_sock)
+        wrapped = self._tls.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
+        try:
+            wrapped.settimeout(self.connect_timeout)
+            wrapped.do_handshake()
+        except OSError:
+            wrapped.close()
+            raise
+        return wrapped
 
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet

@@ -19,6 +19,7 @@ GATEWAY_STATUS_FILTER = f"{PREFIX}/g/+/status"
 DEVICE_STATUS_FILTER = f"{PREFIX}/d/+/status"
 DEVICE_INFO_FILTER = f"{PREFIX}/d/+/info"
 DEVICE_METRICS_FILTER = f"{PREFIX}/d/+/metrics"
+DEVICE_RESULT_FILTER = f"{PREFIX}/d/+/result"
 
 DIGEST12 = 12
 
@@ -28,7 +29,7 @@ ID_CAP = 64
 
 _ID = re.compile(rf"[a-z0-9-]{{1,{ID_CAP}}}\Z")
 _GATEWAY_STATUS = re.compile(rf"{PREFIX}/g/([a-z0-9-]{{1,{ID_CAP}}})/status\Z")
-_DEVICE_STATUS = re.compile(rf"{PREFIX}/d/([a-z0-9-]{{1,{ID_CAP}}})/(status|info|metrics|reported)\Z")
+_DEVICE_STATUS = re.compile(rf"{PREFIX}/d/([a-z0-9-]{{1,{ID_CAP}}})/(status|info|metrics|reported|result)\Z")
 _INFER = re.compile(rf"{PREFIX}/(?:g/([a-z0-9-]{{1,{ID_CAP}}})/)?infer/([0-9a-f]{{12}})/([0-9]{{1,3}})\Z")
 _REPLY = re.compile(rf"{PREFIX}/([do])/([a-z0-9-]{{1,{ID_CAP}}})/reply\Z")
 
@@ -44,7 +45,7 @@ class InferTopic:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTopic:
-    """A parsed topic that a device speaks on: status, info, metrics or reported."""
+    """A parsed topic that a device speaks on: status, info, metrics, reported or result."""
 
     device: str
     leaf: str
@@ -80,6 +81,16 @@ def device_info(device: str) -> str:
 def device_metrics(device: str) -> str:
     """A small snapshot of figures, every few seconds."""
     return f"{PREFIX}/d/{device}/metrics"
+
+
+def device_result(device: str) -> str:
+    """The device's answers."""
+    return f"{PREFIX}/d/{device}/result"
+
+
+def device_budget(device: str) -> str:
+    """What the device's answers may cost; retained if it is to last."""
+    return f"{PREFIX}/d/{device}/budget"
 
 
 def device_desired(device: str) -> str:

@@ -20,6 +20,8 @@ def test_topics_are_parsed_back(name: str, digest: str, stage: int) -> None:
     assert topics.parse_infer(topics.pool_infer(digest, stage)) == topics.InferTopic(None, digest[:12], stage)
     assert topics.parse_gateway_status(topics.gateway_status(name)) == name
     assert topics.parse_device(topics.device_info(name)) == topics.DeviceTopic(name, "info")
+    assert topics.parse_device(topics.device_result(name)) == topics.DeviceTopic(name, "result")
+    assert topics.parse_device(topics.device_budget(name)) is None
     assert topics.is_reply(topics.device_reply(name))
     assert topics.is_reply(topics.operator_reply(name))
 
