@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeexit.decide.answer import Drop
 from edgeexit.device.slot import FrameSlot
 from edgeexit.engine import Frame
-from edgeexit.errors import DataError, DeviceError
+from edgeexit.errors import DataError, DeviceError, EdgeExitError
 
 Clock = Callable[[], float]
 
@@ -112,6 +112,10 @@ class Capture:
     def _run(self) -> None:
         try:
             self._read_all()
+        except EdgeExitError as error:
+            self._trouble(DeviceError("the source cannot be read", why=str(error), fix=error.fix))
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this thread
+            self._trouble(DeviceError("the source broke down", why=f"{type(error).__name__}: {error}"))
         finally:
             self._reader.close()
             self._slot.end()

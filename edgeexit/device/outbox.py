@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from edgeexit.device.records import LogRecord
+
+_log = logging.getLogger(__name__)
 
 # Twenty seconds of records at a hundred frames a second: longer than an SD card stalls.
 CAPACITY = 4096
@@ -75,5 +78,12 @@ class Outbox:
                 item = self._queue.get()
             ended = item is None
             if batch:
-                self._sink.write(batch)
+                self._write(batch)
         self._sink.close()
+
+    def _write(self, batch: Sequence[LogRecord]) -> None:
+        try:
+            self._sink.write(batch)
+        except Exception:  # noqa: BLE001 - a bug in a sink must not end its thread
+            self._lost += len(batch)
+            _log.exception("%d records are lost", len(batch))

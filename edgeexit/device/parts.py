@@ -15,7 +15,7 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget, ScheduleBudget
 from edgeexit.device.budgets import BudgetTable, FileBudget
 from edgeexit.device.capture import Clock, Reader
-from edgeexit.device.clock import monotonic_ms
+from edgeexit.device.clock import PlayedClock, monotonic_ms, processor_ms
 from edgeexit.device.config import BrokerConfig, BudgetConfig, DeviceConfig, PlayConfig, SourceConfig
 from edgeexit.device.control import Control
 from edgeexit.device.directory import DirectoryReader
@@ -132,7 +132,9 @@ def make_runner(
     """
     threads = config.threads or profile.runtime.threads
     cache = selection_cache(config, environment)
-    runner, report = open_verified(bundle, threads=threads, cache=cache, clock=monotonic_ms)
+    # With one thread all computing is done by the caller's own, and its processor time is the truth.
+    clock = processor_ms if played is not None and threads == 1 else monotonic_ms
+    runner, report = open_verified(bundle, threads=threads, cache=cache, clock=clock)
     for rejected in report.rejected():
         _log.warning("stage %d, variant %s is not used: %s", rejected.stage, rejected.variant, rejected.why)
     give_back_memory()
@@ -141,7 +143,11 @@ def make_runner(
     stage_ms = tuple(max(median_ms, SHORTEST_STAGE_MS) for median_ms in report.median_ms)
     if played is None:
         return runner, stage_ms
-    paced = PacedRunner(runner, played.factor, monotonic_ms)
+    if threads == 1:
+        own = PlayedClock()
+        paced = PacedRunner(runner, played.factor, own.now_ms, own.sleep)
+    else:
+        paced = PacedRunner(runner, played.factor, monotonic_ms)
     return paced, tuple(played.factor * measured_ms for measured_ms in stage_ms)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,9 @@ _decoders = {tag: msgspec.json.Decoder(kind) for tag, kind in _TYPES.items()}
 
 def encode_record(record: LogRecord) -> bytes:
     """The record as one line of JSON, newline included."""
+    if isinstance(record, Answer) and not all(map(isfinite, record.output)):
+        # JSON knows no infinity; logits that are none are worth nothing to a reader.
+        record = replace(record, output=())
     return _TAGS[type(record)] + _encoder.encode(record)[1:] + b"\n"
 
 

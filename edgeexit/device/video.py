@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.device.capture import Clock, Shot
-from edgeexit.errors import DeviceError, MissingExtra
+from edgeexit.errors import DataError, DeviceError, MissingExtra
 
 # Containers without a frame rate, or with nonsense in it, are played at what most cameras record.
 USUAL_RATE_HZ = 25.0
@@ -84,12 +84,10 @@ class VideoReader:
             self.close()
             self.open()
             grabbed = self._video.grab()
-        image = _decoded(self._video, self._opencv) if grabbed else None
-        if image is None:
-            return None
-        shot = Shot(f"{self._file.name}#{self._position}", captured_ms, image)
+        name = f"{self._file.name}#{self._position}"
         self._position += 1
-        return shot
+        image = _decoded(self._video, self._opencv, name) if grabbed else None
+        return None if image is None else Shot(name, captured_ms, image)
 
     def close(self) -> None:
         """Close the file."""
@@ -144,14 +142,15 @@ class CameraReader:
 
     def read(self) -> Shot | None:
         """The next frame of the camera. Raises: DeviceError when it is gone."""
+        name = f"/dev/video{self._number}"
         if self._video is None or self._opencv is None:
-            raise DeviceError(f"/dev/video{self._number} is not open")
+            raise DeviceError(f"{name} is not open")
         grabbed = self._video.grab()
         captured_ms = self._clock()
-        image = _decoded(self._video, self._opencv) if grabbed else None
+        image = _decoded(self._video, self._opencv, name) if grabbed else None
         if image is None:
-            raise DeviceError(f"/dev/video{self._number} gives no frame", why="unplugged or hung")
-        return Shot(f"/dev/video{self._number}", captured_ms, image)
+            raise DeviceError(f"{name} gives no frame", why="unplugged or hung")
+        return Shot(name, captured_ms, image)
 
     def close(self) -> None:
         """Let the camera go."""
@@ -160,12 +159,15 @@ class CameraReader:
             self._video = None
 
 
-def _decoded(video: _VideoCapture, opencv: ModuleType) -> NDArray[np.uint8] | None:
-    """The frame that was grabbed, as RGB; None when it cannot be decoded. Shapes: (H, W, 3)."""
-    decoded, image = video.retrieve()
-    if not decoded:
-        return None
-    rgb: NDArray[np.uint8] = opencv.cvtColor(image, opencv.COLOR_BGR2RGB)
+def _decoded(video: _VideoCapture, opencv: ModuleType, name: str) -> NDArray[np.uint8] | None:
+    """The frame that was grabbed, as RGB; None when there is none. Shapes: (H, W, 3). Raises: DataError."""
+    try:
+        decoded, image = video.retrieve()
+        if not decoded:
+            return None
+        rgb: NDArray[np.uint8] = opencv.cvtColor(image, opencv.COLOR_BGR2RGB)
+    except opencv.error as error:
+        raise DataError("a frame cannot be decoded", file=name, why=str(error)) from error
     return rgb
 
 

@@ -10,7 +10,7 @@ from edgeexit.decide.answer import Drop
 from edgeexit.device.capture import Capture, Pace, Shot
 from edgeexit.device.clock import monotonic_ms
 from edgeexit.device.slot import FrameSlot
-from edgeexit.errors import DataError, DeviceError
+from edgeexit.errors import DataError, DeviceError, MissingExtra
 
 PIXEL = np.zeros((1, 1), dtype=np.uint8)
 
@@ -103,6 +103,15 @@ def test_a_camera_that_was_unplugged_is_opened_again(monkeypatch: pytest.MonkeyP
     assert reader.opened == 2
     assert run.troubles == [gone, None]
     assert [number for number, _ in taken] + [drop.frame for drop in run.drops] in ([0, 1], [1, 0])
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError("bug"), MissingExtra("x", extra="y", needed_for="z"), MemoryError()]
+)
+def test_a_reader_that_fails_in_any_other_way_is_a_lost_source_too(bug: Exception) -> None:
+    run = Run(ScriptedReader(["a.png", bug]))
+    assert run.taken() == [(0, "a.png")]
+    assert [type(trouble) for trouble in run.troubles] == [DeviceError]
 
 
 def test_closing_does_not_wait_for_a_consumer() -> None:

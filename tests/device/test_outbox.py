@@ -54,6 +54,29 @@ def test_a_stalled_sink_costs_records_never_the_caller(monkeypatch: pytest.Monke
     assert len(sink.taken) == 1000 - outbox.lost
 
 
+class BrokenSink(SlowSink):
+    """Fails with the first batch."""
+
+    def write(self, records: Sequence[LogRecord]) -> None:
+        if not self.taken:
+            self.taken.append(records[0])
+            raise KeyError("bug")
+        self.taken.extend(records)
+
+
+def test_a_bug_in_a_sink_costs_its_batch_and_no_more() -> None:
+    sink = BrokenSink()
+    outbox = Outbox(sink, "test")
+    outbox.open()
+    outbox.put(drop(0))
+    while outbox.lost == 0:
+        threading.Event().wait(0.001)
+    outbox.put(drop(1))
+    outbox.close(10.0)
+    assert sink.taken == [drop(0), drop(1)]
+    assert sink.closed
+
+
 def test_closing_gives_up_on_a_sink_that_hangs() -> None:
     sink = SlowSink()
     outbox = Outbox(sink, "test")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ def test_a_record_survives_its_line(record: LogRecord) -> None:
     line = encode_record(record)
     assert line.count(b"\n") == 1
     assert decode_record(line) == record
+
+
+@given(answer=answers, bad=st.sampled_from([float("nan"), float("inf")]))
+def test_an_answer_with_logits_that_are_no_numbers_can_still_be_read(answer: Answer, bad: float) -> None:
+    line = encode_record(replace(answer, output=(0.5, bad)))
+    assert decode_record(line) == replace(answer, output=())
 
 
 @pytest.mark.parametrize("record", [READINGS, STARTED, ENDED])
