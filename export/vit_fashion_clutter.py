@@ -33,6 +33,7 @@ from edgeexit.training.data import FASHION_MNIST_ROOT, Samples, Splits, digits, 
 from edgeexit.training.evaluation import exit_accuracies, exit_logits
 from edgeexit.training.images import write_images
 from edgeexit.training.loop import TrainingConfig, TrainingProgress, train
+from edgeexit.training.stored import describing_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,9 @@ def train_or_load(network: VisionTransformer, splits: Splits, size: Size, work: 
     mirror = splits.train.name == "fashion-mnist"
     source = ClutterBatches(splits.train, seed=size.training.seed, mirror=mirror, clutter=size.clutter)
     end = train(network, source, size.training, clock_s=time.monotonic, progress=_tell)
-    return save_checkpoint(network, path, key=key, notes={"samples": str(end.samples), "name": size.name})
+    notes = {"samples": str(end.samples), "name": size.name}
+    notes |= describing_notes(network, labels=splits.classes)
+    return save_checkpoint(network, path, key=key, notes=notes)
 
 
 def describe(network: VisionTransformer, test: Samples) -> None:

@@ -21,6 +21,7 @@ from edgeexit.errors import (
     MissingProgram,
     OffloadError,
     TraceError,
+    UnsupportedModel,
     VariantRejected,
 )
 
@@ -36,9 +37,30 @@ _EXIT_CODES: tuple[tuple[type[EdgeExitError], int], ...] = (
     (ConfigError, 2),
     (DataError, 2),
     (TraceError, 2),
+    (UnsupportedModel, 2),
     (MissingExtra, 2),
     (MissingProgram, 2),
 )
+
+
+# Ended by Ctrl-C: 128 and the number of the signal, as shells have it.
+_INTERRUPTED = 130
+
+# Which extra brings a package that is imported without asking first; the base install for all others.
+_EXTRA_OF = {
+    "torch": "convert",
+    "litert_torch": "convert",
+    "ai_edge_quantizer": "convert",
+    "ai_edge_litert": "device",
+    "safetensors": "device",
+    "psutil": "device",
+    "paho": "device",
+    "PIL": "device",
+    "asyncssh": "deploy",
+    "matplotlib": "report",
+    "cv2": "video",
+    "iotcore": "broker",
+}
 
 
 def exit_code(error: EdgeExitError) -> int:
@@ -63,17 +85,50 @@ def show_error(error: EdgeExitError, *, as_json: bool) -> None:
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
-    """A command whose EdgeExitErrors end as sentences and exit codes, never as tracebacks."""
+    """A command whose failures end as sentences and exit codes, never as tracebacks.
+
+    What is translated: EdgeExitErrors, packages that are not installed, files that the system refuses,
+    and Ctrl-C.
+    """
 
     @wraps(run)
     def shown(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json", False))
         try:
             run(*args, **kwargs)
         except EdgeExitError as error:
-            show_error(error, as_json=bool(kwargs.get("as_json", False)))
+            show_error(error, as_json=as_json)
             raise typer.Exit(exit_code(error)) from None
+        except ModuleNotFoundError as error:
+            missing = _missing_extra(error, run.__name__)
+            if missing is None:
+                raise
+            show_error(missing, as_json=as_json)
+            raise typer.Exit(exit_code(missing)) from None
+        except BrokenPipeError:
+            raise  # the reader has what it wanted; typer ends quietly
+        except OSError as error:
+            show_error(_refused_by_system(error), as_json=as_json)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.secho("interrupted", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
 
     return shown
+
+
+def _missing_extra(error: ModuleNotFoundError, verb: str) -> MissingExtra | None:
+    """The extra that brings a package; None where the package is none that an extra brings."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRA_OF:
+        return None
+    return MissingExtra(package, extra=_EXTRA_OF[package], needed_for=f"edgeexit {verb}")
+
+
+def _refused_by_system(error: OSError) -> EdgeExitError:
+    """A full disk, a folder without permission, a file where a folder is wanted."""
+    place = error.filename if isinstance(error.filename, str) else "a file or socket"
+    return EdgeExitError(f"{place} cannot be used", why=error.strerror or str(error))
 
 
 def show_json(text: bytes) -> None:

@@ -1,0 +1,151 @@
+"""From the words of `edgeexit simulate` to rows of a grid: one for every link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from edgeexit.board.profile import read_profile
+from edgeexit.errors import ConfigError
+from edgeexit.replay.contenders import FLOOR, OWN, contenders
+from edgeexit.replay.controller import ControllerFactory
+from edgeexit.replay.deadlines import Constant, Redrawn
+from edgeexit.replay.links import Link, read_links
+from edgeexit.replay.profile import CostProfile
+from edgeexit.replay.recorded_run import profile_of
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.scenarios import (
+    BANDS,
+    PERIOD,
+    PI_4_MS,
+    PI_5_MS,
+    GridRow,
+    grid_row,
+    vit_tiny,
+)
+
+# The name that stands for the machine that made the recording.
+THIS = "this"
+# Published times of a whole ViT-Tiny; boards without one can only be played with recorded costs.
+VIT_TINY_MS = {"raspberry-pi-4": PI_4_MS, "raspberry-pi-5": PI_5_MS}
+DEADLINES = (*BANDS, "sine", "bursts", "cut", "extended")
+CONTENTION = ("none", "x1.8", "x3", "thermal")
+OUTAGES = ("none", "each-minute", "black-hole", "gateway-dead")
+
+
+@dataclass(frozen=True, slots=True)
+class GridWords:
+    """What was asked for. Units: deadlines_ms, each a latency budget; empty takes `deadlines`."""
+
+    traces: Path
+    scale: float
+    board: str
+    costs: str
+    deadlines: str
+    deadlines_ms: tuple[float, ...]
+    contention: str
+    outages: str
+    frames: int | None
+    seconds: float | None
+    byte_price: float
+
+
+def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
+    """A row for every trace. Raises: ConfigError for a word that means nothing; TraceError."""
+    for key, word, known in (
+        ("deadlines", words.deadlines, DEADLINES),
+        ("contention", words.contention, CONTENTION),
+        ("outages", words.outages, OUTAGES),
+        ("costs", words.costs, ("recorded", "vit-tiny")),
+    ):
+        _known(key, word, known)
+    for budget_ms in words.deadlines_ms:
+        if not 0.0 < budget_ms < float("inf"):
+            raise ConfigError(f"a deadline of {budget_ms:g} ms", key="deadline-ms", fix="more than 0")
+    if not 0.0 < words.scale < float("inf"):
+        raise ConfigError(f"a scale of {words.scale:g}", key="scale", fix="a factor above 0")
+    profile = _profile(words, recording)
+    links = read_links(words.traces, downlink_scale=words.scale)
+    return [_row(words, profile, link) for link in links]
+
+
+def chosen_policies(names: Sequence[str]) -> Mapping[str, ControllerFactory]:
+    """The named policies, with the floor and the project's own beside them; all without a name.
+
+    Raises: ConfigError.
+    """
+    made = contenders()
+    for name in names:
+        _known("policy", name, tuple(made))
+    wanted = {OWN, FLOOR, *names} if names else set(made)
+    return {name: make for name, make in made.items() if name in wanted}
+
+
+def parse_deadlines(text: str | None) -> tuple[float, ...]:
+    """Budgets such as `60,100,150`. Raises: ConfigError."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"deadlines {text!r} are not understood", key="deadline-ms", fix="like 60,100,150"
+        ) from None
+
+
+def _profile(words: GridWords, recording: Recording) -> CostProfile:
+    if words.costs == "vit-tiny":
+        _known("board", words.board, tuple(VIT_TINY_MS))
+        return vit_tiny(recording, words.board, VIT_TINY_MS[words.board])
+    stage_ms = recording.note.stage_ms
+    factor = 1.0
+    if words.board != THIS:
+        slowdown = read_profile(words.board).slowdown
+        if slowdown is None:
+            raise ConfigError(
+                f"{words.board} cannot be played",
+                key="board",
+                why="its profile does not say how much slower it is than the machine that recorded",
+                fix=f"another board, or --board {THIS}",
+            )
+        factor = slowdown.factor
+    slower = [factor * each for each in stage_ms]
+    return profile_of(recording, words.board, slower, stage_ms, encode_factor=factor)
+
+
+def _row(words: GridWords, profile: CostProfile, link: Link) -> GridRow:
+    period_ms = PERIOD * sum(profile.stage_ms)
+    if words.deadlines_ms:
+        # Frames stand alone: none comes before the longest budget of the one before is over.
+        period_ms = max(period_ms, 1.2 * max(words.deadlines_ms))
+    frames = words.frames or max(1, int(1000.0 * (words.seconds or 60.0) / period_ms))
+    row = grid_row(
+        profile,
+        link,
+        board=words.board,
+        frames=frames,
+        deadlines=words.deadlines,
+        contention=words.contention,
+        outages=words.outages,
+        byte_price=words.byte_price,
+    )
+    if not words.deadlines_ms:
+        return row
+    single = len(words.deadlines_ms) == 1
+    rule = Constant(words.deadlines_ms[0]) if single else Redrawn(words.deadlines_ms)
+    name = row.scenario.name.replace(f"|{words.deadlines}|", f"|{rule.name}|")
+    scenario = replace(row.scenario, name=name, deadlines=rule, period_ms=round(period_ms, 1))
+    return replace(row, scenario=scenario, deadlines=rule.name)
+
+
+def _known(key: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        near = get_close_matches(word, known, n=1)
+        raise ConfigError(
+            f"{key} {word!r} is unknown",
+            key=key,
+            why=f"known: {', '.join(known)}",
+            fix=f"did you mean {near[0]}?" if near else "choose a known one",
+        )
