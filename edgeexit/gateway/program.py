@@ -43,6 +43,7 @@ class GatewayProgram:
         self._log = log
         self._advertiser = Advertiser()
         self._status_topic = topics.gateway_status(config.id)
+        self._telling = threading.Lock()  # adverts leave in the order of their numbers
         self._stopping = threading.Event()
         self._connection = MqttConnection(
             ConnectionConfig(
@@ -63,7 +64,7 @@ class GatewayProgram:
                     credentials=config.credentials,
                     subscriptions=(Subscription(topics.POOL_FILTER),),
                 ),
-                ConnectionEvents(message=self._take_in),
+                ConnectionEvents(message=self._take_in, up=self._advertise),
             )
 
     def __enter__(self) -> GatewayProgram:
@@ -113,17 +114,20 @@ class GatewayProgram:
         self._log.info("stopped", dict(self._core.service.counts))
 
     def _state(self) -> GatewayState:
-        return "ready" if self._core.bundles else "degraded"
+        """Ready for all that it is configured to do; degraded, it still serves what it can."""
+        pooled = self._pool is None or self._pool.is_up
+        return "ready" if pooled and self._core.bundles else "degraded"
 
     def _advertise(self, state: GatewayState | None = None, *, qos: int = 0) -> None:
         """Publish how the gateway is, if there is anybody to tell."""
         if not self._connection.is_up:
             return
-        advert = self._advertiser.advert(state or self._state(), self._core.service.load())
-        try:
-            self._connection.publish(self._status_topic, advert, qos=qos, retain=True)
-        except OffloadError as error:
-            self._log.info("advert_unsent", {"why": error.why})
+        with self._telling:
+            advert = self._advertiser.advert(state or self._state(), self._core.service.load())
+            try:
+                self._connection.publish(self._status_topic, advert, qos=qos, retain=True)
+            except OffloadError as error:
+                self._log.info("advert_unsent", {"why": error.why})
 
     def _came_up(self) -> None:
         self._log.info("connected", {"broker": self._config.broker})

@@ -7,6 +7,7 @@ there is nothing to batch; several workers, and several gateways, are how more o
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from edgeexit.transport.wire import Frame, Kind
 # A request without a limit, or with an absurd one, still ends: a minute is longer than any answer about an
 # image is waited for, and bounds how long its id is remembered.
 LONGEST_BUDGET_MS = 60_000.0
+# A worker ends after the request it is in, which has had its time to finish by then; one that does not is
+# left behind, so that a stage that hangs cannot keep the program from ending.
+WORKER_END_S = 1.0
 
 Clock = Callable[[], float]
 
@@ -152,10 +156,9 @@ class GatewayService:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        end_s = time.monotonic() + WORKER_END_S
         for thread in self._threads:
-            # A worker ends after the stage it is in; stages take milliseconds, an interpreter that hangs
-            # must not keep the program from ending.
-            thread.join(timeout=5.0)
+            thread.join(max(0.0, end_s - time.monotonic()))
         self._threads.clear()
 
     def _find(self, frame: Frame, topic: InferTopic) -> LoadedBundle | Refusal:

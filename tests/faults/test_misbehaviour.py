@@ -1,0 +1,71 @@
+"""Gateways that answer late, twice, what was not asked, or rubbish: no frame is harmed, none is fooled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeexit.decide.answer import OffloadOutcome, Place
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Device, House
+
+pytestmark = [pytest.mark.broker, pytest.mark.process, pytest.mark.litert]
+
+
+def resume(device: Device) -> None:
+    """Offloading comes back by itself, and nothing is left of the bad times."""
+    device.answer_until_offloaded()
+    device.check_every_frame()
+    device.check_nothing_is_left()
+
+
+def test_late_replies_are_late_offloads_and_teach(house: House) -> None:
+    gateway = house.crooked_gateway()
+    device = house.device()
+    device.answer_until_offloaded()
+    gateway.order("late")
+    answers = device.answer_for(3.0)
+    assert answers[-1].place is Place.DEVICE
+    device.check_nothing_is_left()
+    device.engine.idle()
+    assert any(record.outcome is OffloadOutcome.LATE for record in device.offloads)
+    assert device.transport.inner.counters.late > 0
+    gateway.order("honest")
+    resume(device)
+
+
+def test_duplicated_replies_are_used_once(house: House) -> None:
+    gateway = house.crooked_gateway()
+    device = house.device()
+    gateway.order("duplicated")
+    device.answer_until_offloaded()
+    device.answer_for(1.0)
+    assert device.transport.inner.counters.duplicate > 0
+    ends = Counter(record.frame for record in device.offloads)
+    frames_sent = Counter(answer.offloads for answer in device.answers)
+    assert sum(ends.values()) <= sum(count * times for count, times in frames_sent.items())
+    resume(device)
+
+
+@pytest.mark.parametrize("manner", ["foreign", "corrupted", "silent"])
+def test_what_is_no_answer_is_never_taken_for_one(house: House, manner: str) -> None:
+    gateway = house.crooked_gateway()
+    device = house.device()
+    device.answer_until_offloaded()
+    gateway.order(manner)
+    device.answer_until(lambda answer: answer.place is Place.DEVICE and answer.offloads > 0)
+    answers = device.answer_for(3.0)
+    assert {answer.place for answer in answers} == {Place.DEVICE}
+    device.check_nothing_is_left()
+    counters = device.transport.inner.counters
+    if manner == "foreign":
+        assert counters.foreign > 0
+        assert counters.mismatched > 0
+    elif manner == "corrupted":
+        assert counters.malformed > 0
+        assert counters.corrupt > 0
+    gateway.order("honest")
+    resume(device)

@@ -1,0 +1,149 @@
+"""Every typed refusal of a real gateway, as a device's transport sees it over a real broker."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeexit.errors import GatewayRefused, LinkDown
+from edgeexit.transport.exchange import ServedBundle
+from edgeexit.transport.offload import MqttTransport, OffloadConfig
+from edgeexit.transport.pending import Window
+from edgeexit.transport.protocol import OffloadReply, OffloadRequest
+
+if TYPE_CHECKING:
+    from edgeexit.bundle import Bundle
+    from tests.faults.conftest import House
+
+pytestmark = [pytest.mark.broker, pytest.mark.process, pytest.mark.litert]
+
+PATIENCE_S = 60.0
+STAGE_MS = 60.0
+
+Ask = Callable[[float], Future[OffloadReply]]
+"""Sends the image with so much of its budget left, in ms."""
+
+
+def transport_of(house: House, bundle: Bundle, *, pool: bool) -> MqttTransport:
+    config = OffloadConfig(broker=house.broker.address, device="porch", pool=pool, window=Window(requests=64))
+    return MqttTransport(config, ServedBundle(bundle.digest, bundle.manifest.stage_count, output_size=3))
+
+
+def asking(transport: MqttTransport, bundle: Bundle) -> Ask:
+    image = bundle.golden().sample(0)
+
+    def ask(budget_left_ms: float) -> Future[OffloadReply]:
+        return transport.submit(
+            OffloadRequest(
+                frame=1,
+                bundle_digest=bundle.digest,
+                boundary=0,
+                codec="u8",
+                tensors=image,
+                budget_left_ms=budget_left_ms,
+            )
+        )
+
+    return ask
+
+
+def wait_for_link(transport: MqttTransport) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not transport.status().up:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def ask(house: House) -> Ask:
+    house.slow_gateway(stage_ms=STAGE_MS)
+    transport = transport_of(house, house.bundle, pool=False)
+    house.parts.callback(transport.close)
+    transport.open()
+    wait_for_link(transport)
+    return asking(transport, house.bundle)
+
+
+def refusal(future: Future[OffloadReply]) -> GatewayRefused:
+    with pytest.raises(GatewayRefused) as caught:
+        future.result(PATIENCE_S)
+    return caught.value
+
+
+def test_time_for_all_stages_gives_the_last_exit(ask: Ask) -> None:
+    reply = ask(30_000.0).result(PATIENCE_S)
+    assert reply.exit == 2
+    assert reply.gateway == "gw-1"
+    assert reply.compute_ms >= 3 * STAGE_MS
+
+
+def test_too_little_time_for_any_stage_is_too_late(ask: Ask) -> None:
+    assert refusal(ask(STAGE_MS / 2)).reason == "too_late"
+
+
+def test_time_for_some_stages_gives_the_deepest_of_them(ask: Ask) -> None:
+    # Between one stage and three; a machine that is too busy even for one says so.
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        future = ask(2.5 * STAGE_MS)
+        error = future.exception(PATIENCE_S)
+        if error is None:
+            assert future.result().exit < 2
+            return
+        assert isinstance(error, GatewayRefused)
+        assert error.reason == "too_late"
+    raise AssertionError("no stage was ever in time")
+
+
+def test_more_than_can_be_served_in_time_is_busy(ask: Ask) -> None:
+    futures = [ask(1000.0)]
+    with contextlib.suppress(LinkDown):  # the transport leaves a busy gateway alone from its first refusal on
+        while len(futures) < 24:
+            futures.append(ask(1000.0))
+    ends = [future.exception(PATIENCE_S) for future in futures]
+    busy = [end for end in ends if isinstance(end, GatewayRefused) and end.reason == "busy"]
+    assert ends[0] is None
+    assert busy
+    assert all(end.retry_after_ms is not None and end.retry_after_ms > 0.0 for end in busy)
+
+
+def test_bundle_that_no_gateway_has(house: House) -> None:
+    house.slow_gateway()
+    house.wait_for_ready()
+    other = house.other_bundle(house.store.parent / "elsewhere")
+    for pool in (True, False):
+        transport = transport_of(house, other, pool=pool)
+        house.parts.callback(transport.close)
+        transport.open()
+        assert transport.connection.wait_up(PATIENCE_S)
+        if pool:
+            assert refusal(asking(transport, other)(30_000.0)).reason == "unknown_bundle"
+        else:
+            with pytest.raises(LinkDown):
+                asking(transport, other)(30_000.0)
+
+
+def test_gateway_that_leaves_refuses_what_is_too_much_for_its_last_seconds(house: House) -> None:
+    gateway = house.slow_gateway(stage_ms=2000.0, when="served")
+    transport = transport_of(house, house.bundle, pool=False)
+    house.parts.callback(transport.close)
+    transport.open()
+    wait_for_link(transport)
+    ask = asking(transport, house.bundle)
+    # Two are at work for longer than a leaving gateway waits, the others wait behind them.
+    futures = [ask(60_000.0) for _ in range(4)]
+    time.sleep(0.5)
+    gateway.terminate()
+    reasons = []
+    for future in futures:
+        error = future.exception(PATIENCE_S)
+        assert isinstance(error, GatewayRefused | LinkDown)
+        reasons.append(error.reason if isinstance(error, GatewayRefused) else "gone")
+    assert reasons == ["gone", "gone", "draining", "draining"]
+    assert gateway.wait() == 0
+    assert not transport.status().up
