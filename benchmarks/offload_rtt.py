@@ -1,0 +1,212 @@
+"""What offloading costs over bare TCP: whole round trips through a broker and through a relay.
+
+    python -m benchmarks.offload_rtt [--rounds N]
+
+Each round sends one tensor of each size through mosquitto with the device's transport (choice of a
+gateway, encoding, credit, MQTT 5, checks of the reply) and the same number of bytes through a minimal
+TCP relay, in turns; 512 bytes come back. Two hops each way in both, every end a process of its own on
+this machine. Once with the broker as we configure it and once with its own defaults (Nagle's algorithm
+on), at QoS 0 and 1. Targets: worst_p50_over_floor_ms ≤ 0.5 (up to 150 kB), worst_p99_ms ≤ 10: no 40 ms
+step anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter, sleep
+
+import numpy as np
+
+from benchmarks._rtt_peers import DIGEST, STAGES, connect, read_message, send_message
+from benchmarks.results import publish
+from edgeexit.transport.broker import Broker
+from edgeexit.transport.exchange import ServedBundle
+from edgeexit.transport.offload import MqttTransport, OffloadConfig
+from edgeexit.transport.protocol import OffloadRequest
+
+SIZES_BYTES = (1_000, 16_000, 40_000, 150_000, 600_000)
+
+# Above it the client library's copies of the payload weigh more than the way it is sent.
+COMPARED_UP_TO_BYTES = 150_000
+
+# The first exchanges grow socket buffers and fill caches.
+WARM_UP_ROUNDS = 20
+
+# Nothing is lost on loopback: whoever waits this long waits for ever.
+BUDGET_MS = 20_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One size, QoS and broker setting. Units: over_floor_ms, difference of the medians."""
+
+    broker_nodelay: bool
+    qos: int
+    payload_bytes: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    floor_p50_ms: float
+    floor_p99_ms: float
+    over_floor_ms: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Units: worst_p50_over_floor_ms over the rows up to 150 kB, worst_p99_ms over all rows."""
+
+    worst_p50_over_floor_ms: float
+    worst_p99_ms: float
+    broker: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class Samples:
+    """Round trips of one size. Units: milliseconds."""
+
+    ours: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def peer(*arguments: str) -> Iterator[str]:
+    """A process of `_rtt_peers`, and the line with which it says that it is ready."""
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "benchmarks._rtt_peers", *arguments]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline().strip()
+            if not line:
+                raise SystemExit(f"{arguments[0]} ended at once")
+            yield line
+        finally:
+            process.terminate()
+
+
+class Relay:
+    """Bare TCP through one process to another."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def exchange_ms(self, payload: bytes) -> float:
+        """One round trip."""
+        began_s = perf_counter()
+        send_message(self._sock, payload)
+        read_message(self._sock)
+        return (perf_counter() - began_s) * 1000.0
+
+
+class Offload:
+    """The device's transport, as the engine uses it."""
+
+    def __init__(self, transport: MqttTransport) -> None:
+        self._transport = transport
+        self._frame = 0
+
+    def exchange_ms(self, payload: bytes) -> float:
+        """One round trip."""
+        self._frame += 1
+        tensor = np.frombuffer(payload, np.uint8)
+        request = OffloadRequest(self._frame, DIGEST, 1, "raw", {"hidden": tensor}, BUDGET_MS)
+        began_s = perf_counter()
+        self._transport.submit(request).result()
+        return (perf_counter() - began_s) * 1000.0
+
+    def await_gateway(self) -> None:
+        """Wait for the gateway's first advert. Raises: SystemExit."""
+        until_s = monotonic() + 10.0
+        while not self._transport.status().up:
+            if monotonic() > until_s:
+                raise SystemExit(f"no gateway: {self._transport.error}")
+            sleep(0.01)
+
+
+def measure(broker: Broker, relay: Relay, *, nodelay: bool, qos: int, rounds: int) -> list[Row]:
+    """The rows of one QoS and one broker setting."""
+    address = broker.address
+    with ExitStack() as stack:
+        stack.enter_context(peer("gateway", address.host, str(address.port)))
+        config = OffloadConfig(address, "bench-device", qos=qos)
+        transport = MqttTransport(config, ServedBundle(DIGEST, STAGES))
+        stack.callback(transport.close)
+        transport.open()
+        offload = Offload(transport)
+        offload.await_gateway()
+        samples = {size_bytes: Samples() for size_bytes in SIZES_BYTES}
+        payloads = {size_bytes: bytes(size_bytes) for size_bytes in SIZES_BYTES}
+        for number in range(WARM_UP_ROUNDS + rounds):
+            for size_bytes, payload in payloads.items():
+                if number % 2:
+                    ours_ms, floor_ms = offload.exchange_ms(payload), relay.exchange_ms(payload)
+                else:
+                    floor_ms, ours_ms = relay.exchange_ms(payload), offload.exchange_ms(payload)
+                if number >= WARM_UP_ROUNDS:
+                    samples[size_bytes].ours.append(ours_ms)
+                    samples[size_bytes].floor.append(floor_ms)
+    return [_row(size_bytes, taken, nodelay=nodelay, qos=qos) for size_bytes, taken in samples.items()]
+
+
+def _row(size_bytes: int, samples: Samples, *, nodelay: bool, qos: int) -> Row:
+    p50_ms, floor_p50_ms = median(samples.ours), median(samples.floor)
+    row = Row(
+        broker_nodelay=nodelay,
+        qos=qos,
+        payload_bytes=size_bytes,
+        p50_ms=round(p50_ms, 3),
+        p95_ms=round(float(np.quantile(samples.ours, 0.95)), 3),
+        p99_ms=round(float(np.quantile(samples.ours, 0.99)), 3),
+        floor_p50_ms=round(floor_p50_ms, 3),
+        floor_p99_ms=round(float(np.quantile(samples.floor, 0.99)), 3),
+        over_floor_ms=round(p50_ms - floor_p50_ms, 3),
+        rounds=len(samples.ours),
+    )
+    settings = "nodelay " if nodelay else "defaults"
+    print(
+        f"broker {settings}  QoS {qos}  {size_bytes // 1000:>3} kB  p50 {row.p50_ms:.3f} ms "
+        f"(floor {row.floor_p50_ms:.3f})  p99 {row.p99_ms:.2f} ms (floor {row.floor_p99_ms:.2f})",
+        flush=True,
+    )
+    return row
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300, help="round trips a size, QoS and setting")
+    rounds = max(1, parser.parse_args().rounds)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        port = int(stack.enter_context(peer("relay")))
+        stack.enter_context(peer("answerer", str(port)))
+        relay = Relay(stack.enter_context(connect(port)))
+        for nodelay in (True, False):
+            with Broker(kind="mosquitto", nodelay=nodelay) as broker:
+                for qos in (0, 1):
+                    rows += measure(broker, relay, nodelay=nodelay, qos=qos, rounds=rounds)
+    publish(
+        "offload_rtt",
+        Result(
+            worst_p50_over_floor_ms=max(
+                row.over_floor_ms for row in rows if row.payload_bytes <= COMPARED_UP_TO_BYTES
+            ),
+            worst_p99_ms=max(row.p99_ms for row in rows),
+            broker="mosquitto",
+            rows=tuple(rows),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
