@@ -131,10 +131,7 @@ class Engine:
         )
         tensors = input_tensors(frame.image, self._preprocessing, self._input)
         self._timer.watch(open_frame)
-        try:
-            answer = _Journey(parts, open_frame, tensors).finish()
-        finally:
-            self._timer.watch(None)
+        answer = _Journey(parts, open_frame, tensors).finish()
         self.idle()
         return answer
 
