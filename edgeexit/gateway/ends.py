@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
 from edgeexit.errors import WireError
-from edgeexit.gateway.admission import Refusal
+from edgeexit.gateway.admission import Lapsed, Refusal
 from edgeexit.gateway.log import EventLog
+from edgeexit.gateway.request import Reply, Request
 from edgeexit.transport import frames
 from edgeexit.transport.status import Status
 from edgeexit.transport.wire import Frame
 
 # A refusal or pong that a broker could not deliver within a second is of no use to anybody.
 SHORT_USE_S = 1
-
-Reply = Callable[[bytes | None, int], None]
-"""Takes the reply to one message, once: None where none is due; then how many seconds it is of use."""
 
 
 class Ends:
@@ -45,9 +43,18 @@ class Ends:
 
     def refuse(self, frame: Frame, refusal: Refusal, reply: Reply) -> None:
         """Answer a request with a status."""
-        self._log.info("refused", {"reason": refusal.reason, "frame": frame.header.frame})
+        self._log.info(f"refused_{refusal.reason}", {"frame": frame.header.frame})
         data = frames.refusal_of(frame.header, refusal.status, retry_after_ms=refusal.retry_after_ms)
         self.end(refusal.reason, reply, data)
+
+    def turn_away(self, lapsed: Iterable[Lapsed[Request]]) -> None:
+        """Refuse requests whose time ran out, where the device can still use the word."""
+        for entry in lapsed:
+            request = entry.ticket.work
+            if entry.refusal is None:
+                self.end("expired", request.reply, None)
+            else:
+                self.refuse(request.frame, entry.refusal, request.reply)
 
     def refuse_unread(self, error: WireError, correlation: bytes | None, reply: Reply) -> None:
         """Answer something that is no frame, if it says what it is about."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from edgeexit.errors import ConfigError
 
 LOGGER_NAME = "edgeexit.gateway"
+# Warnings of the other rooms, the connection's above all, go the same way.
+ROOT_NAME = "edgeexit"
 # Lines of one event in any one second; a flood of bad requests must not become a flood of lines.
 LINES_PER_SECOND = 5
 # A gateway left alone for years fills two files of this size and no more.
@@ -115,16 +117,18 @@ def open_log(file: Path | None, clock: Callable[[], float]) -> tuple[EventLog, l
         ) from error
     for_people = file is None and sys.stderr.isatty()
     handler.setFormatter(KeyValueFormatter() if for_people else JsonFormatter())
-    logger = logging.getLogger(LOGGER_NAME)
+    root, logger = logging.getLogger(ROOT_NAME), logging.getLogger(LOGGER_NAME)
+    root.addHandler(handler)
+    root.propagate = False
     logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
     return EventLog(logger, clock), handler
 
 
 def close_log(handler: logging.Handler) -> None:
     """Flush and take the handler off again."""
-    logging.getLogger(LOGGER_NAME).removeHandler(handler)
+    root = logging.getLogger(ROOT_NAME)
+    root.removeHandler(handler)
+    root.propagate = True
     handler.close()
 
 

@@ -12,8 +12,8 @@ from edgeexit.errors import ConfigError, OffloadError, WireError
 from edgeexit.gateway.adverts import Advertiser
 from edgeexit.gateway.config import GatewayConfig
 from edgeexit.gateway.core import DRAIN_S, GatewayCore, monotonic_ms
-from edgeexit.gateway.ends import Reply
 from edgeexit.gateway.log import EventLog, close_log, open_log
+from edgeexit.gateway.request import Reply
 from edgeexit.transport import frames, topics, wire
 from edgeexit.transport.address import parse_broker
 from edgeexit.transport.adverts import GatewayState, encode_advert, lost
@@ -48,7 +48,8 @@ class GatewayProgram:
         self._connection = MqttConnection(
             ConnectionConfig(
                 address=parse_broker(config.broker),
-                client_id=config.id,
+                # No id has a dot in it: this client is never taken for a device's.
+                client_id=f"{config.id}.gateway",
                 credentials=config.credentials,
                 will=Will(self._status_topic, encode_advert(lost(self._advertiser.boot_id))),
                 subscriptions=(Subscription(topics.gateway_infer_filter(config.id)),),
@@ -60,7 +61,7 @@ class GatewayProgram:
             self._pool = MqttConnection(
                 ConnectionConfig(
                     address=parse_broker(config.broker),
-                    client_id=f"{config.id}-pool",
+                    client_id=f"{config.id}.pool",
                     credentials=config.credentials,
                     subscriptions=(Subscription(topics.POOL_FILTER),),
                 ),

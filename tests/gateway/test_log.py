@@ -26,6 +26,16 @@ def test_flood_of_one_event_is_held_back_and_counted(tmp_path: Path) -> None:
     assert lines[-1]["held_back"] == 1000 - LINES_PER_SECOND
 
 
+def test_warnings_of_the_connection_go_the_same_way(tmp_path: Path) -> None:
+    _, handler = open_log(tmp_path / "log", lambda: 0.0)
+    logging.getLogger("edgeexit.transport.mqtt").warning("dropping the connection: %s", "why")
+    logging.getLogger("edgeexit.transport.mqtt").info("not this")
+    close_log(handler)
+    logging.getLogger("edgeexit.transport.mqtt").warning("not after the end")
+    (line,) = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["event"] == "dropping the connection: why"
+
+
 def test_values_cannot_break_a_line_into_others() -> None:
     record = logging.makeLogRecord({"msg": "refused", "levelname": "INFO"})
     record.edgeexit_fields = {"topic": 'a b="c"\nINFO forged', "ms": 1.23456789}

@@ -296,13 +296,14 @@ def test_draining_finishes_what_was_taken_and_refuses_the_rest(rig: Rig) -> None
     rig.send(rig.request())
     rig.send(rig.request())
     rig.wait_until_serving()
-    assert not rig.service.drain(0.0)
+    rig.service.drain(0.0)
     assert rig.status() is Status.DRAINING  # the one that waited
     rig.send(rig.request())
     assert rig.status() is Status.DRAINING
     rig.gate.set()
     assert rig.status() is Status.OK
-    assert rig.service.drain(PATIENCE_S)
+    rig.service.drain(PATIENCE_S)
+    assert rig.service.load().free_slots == 1
 
 
 def test_failing_stage_is_refused_and_the_worker_goes_on(rig: Rig) -> None:
@@ -325,6 +326,16 @@ def test_way_back_that_breaks_does_not_stop_the_worker(rig: Rig) -> None:
         rig.service.handle(data, topic, broken, correlation=b"c" * 16)
     rig.send(rig.request())
     assert rig.status() is Status.OK
+
+
+def test_bundle_unloaded_while_a_request_waited_is_unknown(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    rig.send(rig.request())
+    rig.bundles.unload(rig.bundle.digest)
+    rig.gate.set()
+    assert [rig.status(), rig.status()] == [Status.OK, Status.UNKNOWN_BUNDLE]
 
 
 def test_ping_is_answered_at_once_also_when_busy(rig: Rig) -> None:
