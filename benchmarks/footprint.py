@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks._vit_tiny import BUILD, vit_tiny_bundle
 from benchmarks.results import publish
 from edgeexit.decide.answer import Answer
-from edgeexit.device.records import read_records
+from edgeexit.device.records import RunStarted, read_records
 
 ROOT = Path(__file__).parent.parent
 FOLDER = BUILD / "footprint"
@@ -48,7 +48,12 @@ KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Units: as the names end; medians. packages_mb, the heaviest installed ones."""
+    """Units: as the names end; medians of the starts.
+
+    packages_mb, the heaviest installed ones; stages_ms, the chosen variants of all stages together as the
+    daemon timed them at its first start: the reference time in the profiles of devices/ is of the same
+    network in int8 and in one piece.
+    """
 
     installed_mb: float
     import_s: float
@@ -57,6 +62,8 @@ class Result:
     first_answer_s: float
     first_answer_again_s: float
     bundle_mb: float
+    stages_ms: float
+    variants: tuple[str, ...]
     starts: int
     packages_mb: dict[str, float]
 
@@ -68,6 +75,8 @@ class Start:
     first_answer_s: float
     rss_mb: float
     rss_peak_mb: float
+    stages_ms: float
+    variants: tuple[str, ...]
 
 
 def main() -> None:
@@ -86,7 +95,10 @@ def main() -> None:
         shutil.rmtree(state, ignore_errors=True)
         first.append(run_daemon(bundle, images, state))
         again.append(run_daemon(bundle, images, state))
-        print(f"start {index + 1} of {starts}: {first[-1]}, again {again[-1].first_answer_s:.2f} s")
+        print(
+            f"start {index + 1} of {starts}: first answer after {first[-1].first_answer_s:.2f} s, "
+            f"again {again[-1].first_answer_s:.2f} s; {first[-1].rss_mb:.1f} MB resident"
+        )
     publish(
         "footprint",
         Result(
@@ -97,6 +109,8 @@ def main() -> None:
             first_answer_s=round(median(start.first_answer_s for start in first), 3),
             first_answer_again_s=round(median(start.first_answer_s for start in again), 3),
             bundle_mb=round(size_mb(bundle), 1),
+            stages_ms=round(min(start.stages_ms for start in first), 2),
+            variants=first[-1].variants,
             starts=starts,
             packages_mb={name: round(packages[name], 1) for name in heaviest(packages)},
         ),
@@ -194,7 +208,7 @@ def run_daemon(bundle: Path, images: Path, state: Path) -> Start:
         [python(), "-m", "edgeexit.device", "--config", config], env=environment(), stderr=subprocess.DEVNULL
     )
     try:
-        answers = wait_for_answers(process, results)
+        wait_for_answers(process, results)
         rss_mb, peak_mb = memory_mb(process.pid)
         process.terminate()
         if process.wait(PATIENCE_S) != 0:
@@ -202,24 +216,28 @@ def run_daemon(bundle: Path, images: Path, state: Path) -> Start:
     finally:
         process.kill()
         process.wait()
-    first = answers[0]
+    records = list(read_records(results))
+    started = next(record for record in records if isinstance(record, RunStarted))
+    first = next(record for record in records if isinstance(record, Answer))
     return Start(
         first_answer_s=round((first.captured_ms + first.latency_ms - began_ms) / 1000.0, 3),
         rss_mb=rss_mb,
         rss_peak_mb=peak_mb,
+        stages_ms=sum(started.stage_ms),
+        variants=started.variants,
     )
 
 
-def wait_for_answers(process: subprocess.Popen[bytes], results: Path) -> list[Answer]:
-    """The answers, once there are enough."""
+def wait_for_answers(process: subprocess.Popen[bytes], results: Path) -> None:
+    """Wait until there are enough."""
     until_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < until_s and process.poll() is None:
         time.sleep(0.2)
         if not results.exists():
             continue
-        answers = [record for record in read_records(results) if isinstance(record, Answer)]
-        if len(answers) >= FRAMES:
-            return answers
+        answered = sum(isinstance(record, Answer) for record in read_records(results))
+        if answered >= FRAMES:
+            return
     raise SystemExit("the daemon did not answer")
 
 

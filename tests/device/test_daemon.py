@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,6 +126,22 @@ def test_a_folder_is_answered_once_image_by_image(tmp_path: Path, images: Path) 
     assert (records[-1].answered, records[-1].dropped, records[-1].records_lost) == (19, 1, 0)
     assert all(answer.label is not None and answer.deadline_ms == 5000.0 for answer in answers)
     assert "answered 19" in running.said()
+
+
+def test_a_video_is_answered_frame_by_frame(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 50.0, (32, 32))
+    noise = np.random.default_rng(4)
+    for _ in range(10):
+        writer.write(noise.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    writer.release()
+    settings = f'[source]\nkind = "video"\npath = "{clip}"\n[budget]\nlatency_ms = 5000.0'
+    with Running(tmp_path, settings) as running:
+        assert running.ends() == 0, running.said()
+        records = running.records()
+    assert accounted(records) == list(range(10))
+    sources = {record.source for record in records if isinstance(record, Answer | Drop)}
+    assert sources == {f"clip.avi#{index}" for index in range(10)}
 
 
 def test_sigterm_ends_it_in_order_with_every_frame_accounted_for(tmp_path: Path, images: Path) -> None:
