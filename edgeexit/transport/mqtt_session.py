@@ -24,7 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgeexit.errors import BrokerError, ConfigError, LinkDown, NoCredit, WireError
 from edgeexit.transport.address import BrokerAddress, Credentials
-from edgeexit.transport.publication import Publication, parse_publish
+from edgeexit.transport.publication import Publication, pack_publish, parse_publish, require_topic
 from edgeexit.transport.tcp import acknowledge_at_once, send_at_once, unacknowledged_bytes
 from edgeexit.transport.wire import FRAME_CAP_BYTES
 
@@ -32,6 +32,13 @@ _log = logging.getLogger(__name__)
 
 # Topic and properties of our longest PUBLISH take under 400 bytes; the broker's limit counts them too.
 ENVELOPE_BYTES = 1024
+
+# Type of a PUBLISH in the first byte of a packet.
+_PUBLISH = 0x30
+
+# Buffers of this size are taken from memory in use before; the library would ask for one as large as
+# the whole packet at every read, and the kernel for every page of it.
+_RECEIVE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +175,11 @@ class MqttSession:
         waiting_bytes = self._queued_bytes()
         if waiting_bytes and waiting_bytes + len(payload) > self._config.backlog_cap_bytes:
             raise NoCredit(in_flight=len(self._unsent), in_flight_bytes=waiting_bytes)
-        try:
+        if qos == 0:
+            info = self._client.queue(pack_publish(topic, payload, packed, retain=retain))
+        else:
+            require_topic(topic)
             info = self._client.publish(topic, payload, qos, retain, _PackedProperties(packed))
-        except ValueError as error:
-            raise WireError(f"topic {topic!r}: {error}") from error
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             raise NoCredit(in_flight=self._config.unacknowledged_cap, in_flight_bytes=waiting_bytes)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -326,6 +334,31 @@ class _Client(paho.Client):
             if config.will.delay_s:
                 properties.WillDelayInterval = config.will.delay_s
             self.will_set(config.will.topic, config.will.payload, qos=1, retain=True, properties=properties)
+
+    def queue(self, packet: bytes) -> paho.MQTTMessageInfo:
+        """Queue a whole PUBLISH of QoS 0."""
+        info = paho.MQTTMessageInfo(0)
+        info.rc = (
+            MQTTErrorCode.MQTT_ERR_NO_CONN
+            if self.socket() is None
+            else self._packet_queue(_PUBLISH, packet, 0, 0, info)
+        )
+        return info
+
+    def _packet_queue(
+        self,
+        command: int,
+        packet: bytes | bytearray,
+        mid: int,
+        qos: int,
+        info: paho.MQTTMessageInfo | None = None,
+    ) -> MQTTErrorCode:
+        # The library sends packet[position:], which copies what is left, at every attempt; the slice of
+        # a view copies nothing.
+        return super()._packet_queue(command, memoryview(packet), mid, qos, info)  # type: ignore[arg-type]
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        return super()._sock_recv(min(bufsize, _RECEIVE_BYTES))
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         try:

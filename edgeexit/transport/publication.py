@@ -66,6 +66,27 @@ def pack_properties(
     return _variable(len(body)) + body
 
 
+def pack_publish(topic: str, payload: bytes, packed: bytes, *, retain: bool) -> bytes:
+    """A whole PUBLISH packet of QoS 0 with these packed properties; one copy of the payload.
+
+    Raises: WireError when the topic cannot be published on.
+    """
+    name = _sized(require_topic(topic))
+    length = _variable(len(name) + len(packed) + len(payload))
+    return b"".join((b"\x31" if retain else b"\x30", length, name, packed, payload))
+
+
+def require_topic(topic: str) -> bytes:
+    """The topic as it travels. Raises: WireError when it cannot be published on."""
+    try:
+        name = topic.encode()
+    except UnicodeEncodeError as error:
+        raise WireError(f"topic {topic!r} is not text") from error
+    if not 0 < len(name) < 65536 or any(refused in topic for refused in "+#\0"):
+        raise WireError(f"topic {topic[:80]!r} cannot be published on")
+    return name
+
+
 def parse_publish(first_byte: int, packet: bytes | bytearray) -> tuple[Publication, int]:
     """The message in a PUBLISH packet, and its packet identifier (0 at QoS 0); one copy of the payload.
 

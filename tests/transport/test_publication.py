@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgeexit.errors import WireError
-from edgeexit.transport.publication import Publication, pack_properties, parse_publish
+from edgeexit.transport.publication import Publication, pack_properties, pack_publish, parse_publish
 
 _text = st.text(st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"]), max_size=300)
 
@@ -61,6 +62,24 @@ def test_the_client_library_reads_what_we_pack(message: Publication) -> None:
     assert getattr(properties, "CorrelationData", None) == message.correlation
     assert getattr(properties, "ContentType", None) == message.content_type
     assert getattr(properties, "MessageExpiryInterval", None) == message.expiry_s
+
+
+@given(publications)
+def test_a_packet_we_pack_is_read_back(message: Publication) -> None:
+    plain = replace(message, qos=0)
+    if not message.topic or set("+#") & set(message.topic):
+        with pytest.raises(WireError):
+            pack_publish(message.topic, message.payload, _pack(message), retain=message.retained)
+        return
+    packet = pack_publish(message.topic, message.payload, _pack(message), retain=message.retained)
+    length_bytes = next(index for index in range(1, 5) if packet[index] < 128)
+    assert parse_publish(packet[0], packet[1 + length_bytes :]) == (plain, 0)
+
+
+@pytest.mark.parametrize("topic", ["", "a/+", "#", "a\0b", "x" * 65536, "\ud800"])
+def test_what_is_no_topic_is_refused(topic: str) -> None:
+    with pytest.raises(WireError):
+        pack_publish(topic, b"", b"\0", retain=False)
 
 
 def test_properties_of_others_are_passed_over() -> None:
