@@ -204,6 +204,10 @@ class World:
             self.scenario.uplink, offset_ms=self.offset_ms, gaps=self.link_gaps, time_out_ms=GIVE_UP_MS
         )
 
+    def guard_ms(self, frame: int) -> float:
+        """The guard before a frame's last moment, by the budget in force then."""
+        return min(GUARD_MS, GUARD_FRACTION * self.deadlines.latency_ms(self.expiry_ms[frame]))
+
     def remaining_ms(self, captured_ms: float, now_ms: float) -> float:
         """Time left until the answer must be emitted, by the budget in force, less the guard."""
         budget_ms = self.deadlines.latency_ms(now_ms)

@@ -1,0 +1,72 @@
+"""The best static rule in hindsight: all of a grid replayed in the same world, the best one kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeexit.decide.link import LinkEstimator
+from edgeexit.decide.policies.hindsight import THRESHOLDS, StaticRule, static_rules
+from edgeexit.replay.controller import Controller
+from edgeexit.replay.metrics import metrics
+from edgeexit.replay.outcome import Outcome
+from edgeexit.replay.simulator import replay
+from edgeexit.replay.world import World
+
+# Rules that go on to the next round of the search, and frames of the first round.
+SURVIVORS = 12
+FIRST_FRAMES = 300
+# Every third threshold of the whole grid, for searches that must be quick.
+FEW_THRESHOLDS = THRESHOLDS[2::3]
+
+
+@dataclass(frozen=True, slots=True)
+class BestRule:
+    """The winner with its runs, one a world."""
+
+    rule: StaticRule
+    outcomes: tuple[Outcome, ...]
+
+
+def best_static_rule(worlds: Sequence[World], *, thresholds: Sequence[float] = FEW_THRESHOLDS) -> BestRule:
+    """The rule with the best mean objective over the worlds.
+
+    All rules run on the first frames of each world, the best dozen on all of them.
+    """
+    stage_count = worlds[0].scenario.profile.stage_count
+    rules = list(static_rules(stage_count, thresholds=thresholds))
+    openings = [world.beginning(FIRST_FRAMES) for world in worlds]
+    ranked = sorted(rules, key=lambda rule: _objective(_runs(rule, openings), worlds), reverse=True)
+    runs = {rule: _runs(rule, worlds) for rule in ranked[:SURVIVORS]}
+    winner = max(runs, key=lambda rule: _objective(runs[rule], worlds))
+    return BestRule(winner, runs[winner])
+
+
+def _runs(rule: StaticRule, worlds: Sequence[World]) -> tuple[Outcome, ...]:
+    return tuple(replay(world, Controller(rule, NoForecast(), LinkEstimator())) for world in worlds)
+
+
+def _objective(runs: Sequence[Outcome], worlds: Sequence[World]) -> float:
+    price = worlds[0].scenario.byte_price
+    return float(np.mean([metrics(run, byte_price=price).objective for run in runs]))
+
+
+class NoForecast:
+    """Learns nothing and foresees nothing: static rules do not ask."""
+
+    def observe(self, stage: int, measured_ms: float, now_ms: float) -> None:
+        """Nothing."""
+
+    def forecast(self, now_ms: float) -> NoForecast:
+        """Itself."""
+        return self
+
+    def probability_within(self, first: int, stop: int, limit_ms: float) -> float:
+        """Certainty, as a static rule assumes."""
+        return 1.0
+
+    def median_ms(self, first: int, stop: int) -> float:
+        """No time at all, as a static rule assumes."""
+        return 0.0
