@@ -74,11 +74,12 @@ FULL = Size(
     codec_samples=500,
 )
 
-# For continuous integration: every step is real, but small enough to be done within a minute.
+# For continuous integration: every step is real, but small enough to be done within a minute. Its stages
+# still take long enough that a board which plays a slower one has something to decide.
 TINY = Size(
     name="vit-fashion-clutter-tiny",
     network=replace(
-        FULL.network, patch_size=8, embed_dim=32, depth=4, num_heads=2, exits=(1, 2, 3, 4), stem_dims=(8, 16)
+        FULL.network, embed_dim=48, depth=6, exits=(1, 2, 4, 6), head_hidden_dims=(32,), stem_dims=(8, 16)
     ),
     clutter=replace(FULL.clutter, under=1, over=0),
     training=TrainingConfig(samples=16_000, seconds=12.0),
