@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +18,9 @@ import pytest
 from PIL import Image
 
 from edgeexit.board.readings import Readings
-from edgeexit.decide.answer import Answer, Drop
+from edgeexit.decide.answer import Answer, Drop, OffloadOutcome, OffloadRecord, Place
 from edgeexit.device.records import LogRecord, RunEnded, RunStarted, read_records
+from edgeexit.transport.broker import Broker
 
 pytestmark = [pytest.mark.process, pytest.mark.litert]
 
@@ -323,3 +325,55 @@ def test_the_daemon_loads_neither_the_command_line_nor_the_workstation(tmp_path:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"typer", "rich", "torch", "matplotlib", "PIL", "cv2", "psutil", "jax"})
+
+
+GATEWAY = """
+import sys
+from pathlib import Path
+from edgeexit.gateway.config import read_config
+from edgeexit.gateway.program import run_gateway
+sys.exit(run_gateway(read_config(None, {"store": Path(sys.argv[1]), "id": "gw-1", "broker": sys.argv[2]})))
+"""
+
+
+def gateway_process(store: Path, address: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", GATEWAY, str(store), address], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.broker
+def test_a_gateway_that_is_killed_is_done_without_and_used_again_when_it_is_back(
+    tmp_path: Path, images: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(BUNDLE, store / "tiny")
+    policy = '[policy]\nname = "always-offload"\n[budget]\nlatency_ms = 2000.0'
+    paced = source(images, "loop = true\nframe_rate_hz = 20.0")
+    with (
+        Broker() as broker,
+        Running(tmp_path, f'{paced}\n{policy}\n[broker]\nurl = "{broker.address}"') as running,
+    ):
+
+        def wait_for(place: Place) -> None:
+            """Wait until a frame that is captured from now on is answered there."""
+            known = len(running.answers())
+            until_s = time.monotonic() + PATIENCE_S
+            while not any(answer.place is place for answer in running.answers()[known:]):
+                assert time.monotonic() < until_s, running.said()
+                time.sleep(0.05)
+
+        for _ in range(2):
+            gateway = gateway_process(store, str(broker.address))
+            try:
+                wait_for(Place.GATEWAY)
+            finally:
+                gateway.kill()
+                gateway.wait()
+            wait_for(Place.DEVICE)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ends() == 0, running.said()
+        records = running.records()
+    numbers = accounted(records)
+    assert numbers == list(range(len(numbers)))
+    assert all(answer.exit == 2 for answer in running.answers() if answer.place is Place.GATEWAY)
+    offloads = [record for record in records if isinstance(record, OffloadRecord)]
+    assert any(record.outcome is OffloadOutcome.USED for record in offloads)
