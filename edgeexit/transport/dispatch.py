@@ -125,14 +125,14 @@ class Dispatch:
                 for name, gateway in self._gateways.items()
                 if self._takes(gateway, digest12, first_stage, last_stage, now_ms)
             ]
+            if len(able) < 2:
+                return able[0] if able else None
             if len(able) > 2:
                 able = self._random.sample(able, 2)
-            elif len(able) == 2 and self._random.random() < 0.5:
+            elif self._random.random() < 0.5:
                 able.reverse()
             return min(
-                able,
-                key=lambda name: self._cost_ms(name, digest12, first_stage, under_way.count(name)),
-                default=None,
+                able, key=lambda name: self._cost_ms(name, digest12, first_stage, under_way.count(name))
             )
 
     def usable(self, digest12: str, last_stage: int) -> int:

@@ -95,6 +95,10 @@ class Outcome:
     retry_after_ms: float | None = None
 
 
+_Ended = tuple[Outcome, Callable[[], bool]]
+"""What a message says, and how to end the future that waits for it."""
+
+
 class Exchange:
     """Makes requests, knows which are under way, and judges what comes back. Safe from any thread."""
 
@@ -210,8 +214,17 @@ class Exchange:
             raise
         return future
 
-    def accept(self, payload: bytes, *, correlation: bytes | None = None) -> Outcome | None:
-        """Take a message from the reply topic; None when it ended nothing. Never raises."""
+    def accept(
+        self,
+        payload: bytes,
+        *,
+        correlation: bytes | None = None,
+        judged: Callable[[Outcome], None] | None = None,
+    ) -> Outcome | None:
+        """Take a message from the reply topic; None when it ended nothing. Never raises.
+
+        `judged` is told before the future ends: whoever waits on it finds all of it done.
+        """
         try:
             frame = wire.decode(payload)
         except WireError:
@@ -224,7 +237,14 @@ class Exchange:
         if header.request_id[:BOOT_ID_BYTES] != self._boot_id:
             self._count("foreign")
             return None
-        return self._accept_pong(frame) if header.kind is Kind.PONG else self._accept_reply(frame)
+        ended = self._accept_pong(frame) if header.kind is Kind.PONG else self._accept_reply(frame)
+        if ended is None:
+            return None
+        outcome, end = ended
+        if judged is not None:
+            judged(outcome)
+        end()
+        return outcome
 
     def fail_all(self, error: Callable[[], OffloadError], *, gateway: str | None = None) -> None:
         """Fail what is under way: all of it, or what went to one gateway."""
@@ -241,7 +261,7 @@ class Exchange:
     def _key(self) -> bytes:
         return self._boot_id + next(self._numbers).to_bytes(wire.REQUEST_ID_BYTES - BOOT_ID_BYTES, "big")
 
-    def _accept_reply(self, frame: Frame) -> Outcome | None:
+    def _accept_reply(self, frame: Frame) -> _Ended | None:
         header = frame.header
         ticket = self._requests.find(header.request_id)
         if isinstance(ticket, Verdict):
@@ -260,8 +280,7 @@ class Exchange:
                 reason="refused" if reason is None else reason.value, retry_after_ms=header.retry_after_ms
             )
             self._count("refused")
-            self._requests.fail(ticket.key, refusal)
-            return Outcome(
+            outcome = Outcome(
                 Fate.REFUSED,
                 asked.gateway,
                 elapsed_ms,
@@ -269,19 +288,20 @@ class Exchange:
                 status=header.status,
                 retry_after_ms=header.retry_after_ms,
             )
+            return outcome, lambda: self._requests.fail(ticket.key, refusal)
         try:
             reply = self._reply(frame, ticket, elapsed_ms)
         except WireError as error:
             self._count("corrupt")
-            self._requests.fail(ticket.key, error)
-            return Outcome(Fate.CORRUPT, asked.gateway, elapsed_ms, ticket.size_bytes)
-        # Counted first: whoever sees the future done finds it counted.
+            corrupt = error
+            outcome = Outcome(Fate.CORRUPT, asked.gateway, elapsed_ms, ticket.size_bytes)
+            return outcome, lambda: self._requests.fail(ticket.key, corrupt)
         self._count("answered")
         if now_ms > ticket.deadline_ms:
             self._count("late")
-        self._requests.complete(ticket.key, reply)
         network_ms = max(0.0, elapsed_ms - reply.queue_ms - reply.compute_ms)
-        return Outcome(Fate.ANSWERED, asked.gateway, elapsed_ms, ticket.size_bytes, network_ms)
+        outcome = Outcome(Fate.ANSWERED, asked.gateway, elapsed_ms, ticket.size_bytes, network_ms)
+        return outcome, lambda: self._requests.complete(ticket.key, reply)
 
     def _reply(self, frame: Frame, ticket: Ticket[Asked, OffloadReply], elapsed_ms: float) -> OffloadReply:
         header, asked = frame.header, ticket.context
@@ -304,15 +324,16 @@ class Exchange:
             downlink_bytes=frame.size_bytes,
         )
 
-    def _accept_pong(self, frame: Frame) -> Outcome | None:
+    def _accept_pong(self, frame: Frame) -> _Ended | None:
         ticket = self._pings.find(frame.header.request_id)
         if isinstance(ticket, Verdict):
             self._count(ticket.value)
             return None
         elapsed_ms = self._clock() - ticket.sent_ms
         gateway = ticket.context.gateway
-        self._pings.complete(ticket.key, Pong(gateway, elapsed_ms, ticket.size_bytes))
-        return Outcome(Fate.PONG, gateway, elapsed_ms, ticket.size_bytes, elapsed_ms)
+        pong = Pong(gateway, elapsed_ms, ticket.size_bytes)
+        outcome = Outcome(Fate.PONG, gateway, elapsed_ms, ticket.size_bytes, elapsed_ms)
+        return outcome, lambda: self._pings.complete(ticket.key, pong)
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -167,8 +167,7 @@ class MqttConnection:
             if session is None or not self._up.is_set():
                 raise LinkDown("not connected to the broker")
             session.enqueue(topic, payload, qos, retain, packed)
-        # In the connection's own thread the loop writes as soon as the callback returns.
-        if threading.current_thread() is not self._thread and not session.flush():
+        if not session.flush():
             self._wake()
 
     def close(self) -> None:
@@ -218,7 +217,7 @@ class MqttConnection:
 
     def _live_one_session(self) -> None:
         keeps = self._config.session_expiry_s > 0 and self._connects > 0
-        session = MqttSession(self._config, self._deliver, clean_start=not keeps)
+        session = MqttSession(self._config, clean_start=not keeps)
         try:
             session.connect()
             self._session = session
@@ -245,14 +244,18 @@ class MqttConnection:
             if interest != wanted:
                 poller.modify(session.fileno, interest)
                 wanted = interest
+            messages: list[Publication] = []
             for fileno, event in poller.poll(wait_ms):
                 if fileno == wake_fileno:
                     with contextlib.suppress(BlockingIOError):
                         wake.recv(4096)
                 elif event & ~select.POLLOUT:
-                    session.read()
+                    messages = session.read()
             if session.is_ready and goodbye_s is None and not self._up.is_set():
                 self._came_up(session)
+            # Whoever waits for a message runs only when this thread rests: nothing long comes after it.
+            for message in messages:
+                self._deliver(message)
             session.flush()
             now_s = monotonic()
             if now_s >= housekeeping_s:
@@ -293,7 +296,10 @@ class MqttConnection:
             _guarded(lambda: down(why))
 
     def _deliver(self, message: Publication) -> None:
-        _guarded(lambda: self._events.message(message))
+        try:
+            self._events.message(message)
+        except Exception:  # noqa: BLE001 (code that is not ours runs in this thread)
+            _log.exception("a callback failed")
 
 
 def _guarded(call: Callable[[], None] | None) -> None:

@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from paho.mqtt import client as paho
@@ -91,12 +90,10 @@ class MqttSession:
     Made, read and ended by one thread; `enqueue` and `flush` are for any.
     """
 
-    def __init__(
-        self, config: ConnectionConfig, message: Callable[[Publication], None], *, clean_start: bool
-    ) -> None:
+    def __init__(self, config: ConnectionConfig, *, clean_start: bool) -> None:
         self._config = config
         self._clean_start = clean_start
-        self._client = _Client(config, message)
+        self._client = _Client(config)
         self._client.on_socket_open = self._on_socket_open
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
@@ -199,15 +196,14 @@ class MqttSession:
                 self._writing.release()
         return not self._client.want_write()
 
-    def read(self) -> None:
-        """Take what came."""
-        self._client.loop_read()
-        sock = self._client.socket()
-        while isinstance(sock, ssl.SSLSocket) and sock.pending():
-            self._client.loop_read()
-            sock = self._client.socket()
-        if self._config.quick_acknowledge and isinstance(sock, socket.socket):
-            acknowledge_at_once(sock)
+    def read(self) -> list[Publication]:
+        """Take what came; the messages in it."""
+        client = self._client
+        client.loop_read()
+        # What was received along with a packet is not seen by poll().
+        while client.has_more():
+            client.loop_read()
+        return client.take_messages()
 
     def keep_alive(self) -> None:
         """Ping the broker, or close the socket, when it was silent for long."""
@@ -249,8 +245,6 @@ class MqttSession:
         if isinstance(sock, socket.socket):
             self._socket = sock
             send_at_once(sock)
-            if self._config.quick_acknowledge:
-                acknowledge_at_once(sock)
 
     def _on_connect(
         self,
@@ -307,7 +301,7 @@ class _Client(paho.Client):
     met while writing elsewhere is left for that thread to find.
     """
 
-    def __init__(self, config: ConnectionConfig, message: Callable[[Publication], None]) -> None:
+    def __init__(self, config: ConnectionConfig) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=config.client_id,
@@ -315,7 +309,10 @@ class _Client(paho.Client):
             reconnect_on_failure=False,
         )
         self.owner = threading.get_ident()
-        self._deliver = message
+        self._quick_acknowledge = config.quick_acknowledge
+        self._messages: list[Publication] = []
+        self._received = b""
+        self._taken = 0
         self.suppress_exceptions = True
         self.enable_logger(_log)
         self.connect_timeout = config.connect_timeout_s
@@ -357,8 +354,31 @@ class _Client(paho.Client):
         # a view copies nothing.
         return super()._packet_queue(command, memoryview(packet), mid, qos, info)  # type: ignore[arg-type]
 
+    def has_more(self) -> bool:
+        """Whether bytes wait that were received from the socket already."""
+        if self._taken < len(self._received):
+            return self.socket() is not None
+        sock = self.socket()
+        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+    def take_messages(self) -> list[Publication]:
+        """The messages parsed since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
     def _sock_recv(self, bufsize: int) -> bytes:
-        return super()._sock_recv(min(bufsize, _RECEIVE_BYTES))
+        # The library reads a packet's first bytes one by one: from here, not from the kernel.
+        if self._taken >= len(self._received):
+            self._received = super()._sock_recv(_RECEIVE_BYTES)
+            self._taken = 0
+            sock = self.socket()
+            if self._quick_acknowledge and isinstance(sock, socket.socket):
+                acknowledge_at_once(sock)
+        start = self._taken
+        self._taken = min(start + bufsize, len(self._received))
+        if start == 0 and self._taken == len(self._received):
+            return self._received
+        return self._received[start : self._taken]
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         try:
@@ -388,13 +408,13 @@ class _Client(paho.Client):
         except WireError as error:
             _log.warning("dropping the connection: %s", error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        self._deliver(message)
+        self._messages.append(message)
         return self._send_puback(identifier) if message.qos else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _on_unparsed(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         """Take a message that the library parsed itself: a version of it without `_handle_publish`."""
         properties = message.properties
-        self._deliver(
+        self._messages.append(
             Publication(
                 message.topic,
                 bytes(message.payload),

@@ -16,7 +16,7 @@ from edgeexit.transport import frames, topics
 from edgeexit.transport.address import BrokerAddress, Credentials
 from edgeexit.transport.adverts import decode_advert
 from edgeexit.transport.dispatch import FRESH_MS, Dispatch
-from edgeexit.transport.exchange import BOOT_ID_BYTES, Counters, Exchange, Fate, ServedBundle
+from edgeexit.transport.exchange import BOOT_ID_BYTES, Counters, Exchange, Fate, Outcome, ServedBundle
 from edgeexit.transport.mqtt import (
     ConnectionConfig,
     ConnectionEvents,
@@ -224,7 +224,7 @@ class MqttTransport:
 
     def _on_message(self, message: Publication) -> None:
         if message.topic == self._reply_topic:
-            self._on_reply(message)
+            self._exchange.accept(message.payload, correlation=message.correlation, judged=self._on_outcome)
             return
         gateway = topics.parse_gateway_status(message.topic)
         if gateway is None:
@@ -237,10 +237,7 @@ class MqttTransport:
         if self._dispatch.hear(gateway, advert, retained=message.retained):
             self._exchange.fail_all(lambda: LinkDown(f"gateway {gateway} is gone"), gateway=gateway)
 
-    def _on_reply(self, message: Publication) -> None:
-        outcome = self._exchange.accept(message.payload, correlation=message.correlation)
-        if outcome is None:
-            return
+    def _on_outcome(self, outcome: Outcome) -> None:
         if outcome.fate is Fate.REFUSED:
             digest12 = topics.digest12(self._bundle.digest)
             self._dispatch.refused(outcome.gateway, digest12, outcome.status, outcome.retry_after_ms)
