@@ -1,0 +1,218 @@
+"""The recommended policy: it sends what pays, computes on, and knows when not to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from edgeexit.bundle.manifest import Calibration
+from edgeexit.decide.calibration import QualityTable
+from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
+from edgeexit.decide.policies.hedged import HedgedGain
+
+K = 4
+PRIOR = (0.58, 0.70, 0.77, 0.80)
+IMAGE = OffloadOption(0, "u8", 15_000)
+IMAGE_SMALL = OffloadOption(0, "jpeg", 5_000, quality_cost=0.05)
+TENSORS = OffloadOption(1, "int8", 4_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Stages that take exactly `stage_ms`."""
+
+    stage_ms: float = 50.0
+
+    def probability_within(self, first: int, stop: int, limit_ms: float) -> float:
+        return 1.0 if self.stage_ms * (stop - first) <= limit_ms else 0.0
+
+    def median_ms(self, first: int, stop: int) -> float:
+        return self.stage_ms * (stop - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Chances by payload size, the same whatever the limit, save under `floor_ms`."""
+
+    chances: dict[int, float] = field(default_factory=lambda: {15_000: 0.9, 5_000: 0.95, 4_000: 0.99})
+    up: bool = True
+    reply: float = 0.9
+    floor_ms: float = 10.0
+
+    def probability_within(self, option: OffloadOption, limit_ms: float) -> float:
+        return self.chances[option.payload_bytes] if limit_ms > self.floor_ms else 0.0
+
+    def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:
+        return self.reply if limit_ms > 0.0 else 0.0
+
+    def median_ms(self, option: OffloadOption) -> float | None:
+        return 50.0
+
+
+def table(exit_: int) -> QualityTable:
+    """Doubtful below 0.5, sure above: half of the frames each."""
+    deeper = range(exit_, K)
+    return QualityTable(
+        exit_,
+        Calibration(
+            variant="f32",
+            temperature=1.0,
+            upper_scores=(0.5, 1.0),
+            quality=tuple(
+                (PRIOR[exit_] - 0.2 + 0.1 * (j - exit_), min(1.0, PRIOR[exit_] + 0.2)) for j in deeper
+            ),
+            accuracy=PRIOR[exit_],
+            samples=1000,
+        ),
+    )
+
+
+TABLES = tuple(table(exit_) for exit_ in range(K))
+
+
+def start(**changes: object) -> Situation:
+    situation = Situation(
+        remaining_ms=120.0,
+        elapsed_ms=0.0,
+        stages_done=0,
+        stage_count=K,
+        evidence=None,
+        prior_quality=PRIOR,
+        compute=Compute(),
+        link=Link(),
+        options=(IMAGE,),
+        in_flight=None,
+    )
+    return replace(situation, **changes)  # type: ignore[arg-type]
+
+
+def after_first(quality: tuple[float, ...], **changes: object) -> Situation:
+    return start(
+        stages_done=1,
+        evidence=Evidence(0, 0.6, 2, quality),
+        remaining_ms=70.0,
+        elapsed_ms=50.0,
+        **changes,
+    )
+
+
+def test_it_sends_at_once_and_then_computes_on() -> None:
+    policy = HedgedGain(tables=TABLES)
+    first = policy.decide(start())
+    assert (first.action, first.option) == (Action.OFFLOAD, IMAGE)
+    second = policy.decide(start(in_flight=InFlight(IMAGE, 0.0), offloads=1))
+    assert second.action is Action.CONTINUE
+
+
+def test_without_a_link_it_is_the_anytime_floor() -> None:
+    policy = HedgedGain(tables=TABLES)
+    assert policy.decide(start(link=None, options=())).action is Action.CONTINUE
+    assert policy.decide(start(link=Link(up=False))).action is Action.CONTINUE
+    assert policy.decide(after_first(PRIOR, link=None, options=())).action is Action.CONTINUE
+    spent = replace(after_first(PRIOR, link=None, options=()), remaining_ms=40.0)
+    assert policy.decide(spent).action is Action.EXIT
+
+
+def test_nothing_is_sent_when_it_cannot_come_in_time() -> None:
+    policy = HedgedGain(tables=TABLES)
+    assert policy.decide(start(link=Link({15_000: 0.0}))).action is Action.CONTINUE
+
+
+def test_nothing_is_sent_when_the_device_gets_there_itself() -> None:
+    policy = HedgedGain(tables=TABLES)
+    assert policy.decide(start(remaining_ms=1000.0)).action is Action.CONTINUE
+
+
+def test_a_price_of_bytes_stops_sends_that_are_not_worth_it() -> None:
+    policy = HedgedGain(tables=TABLES)
+    assert policy.decide(start(byte_price=1.0)).action is Action.CONTINUE
+    assert policy.decide(start(byte_price=1e-9, link=Link(floor_ms=100.0))).action is Action.OFFLOAD
+
+
+def test_codecs_compete_by_quality_and_by_time() -> None:
+    policy = HedgedGain(tables=TABLES)
+    both = start(options=(IMAGE, IMAGE_SMALL))
+    assert policy.decide(both).option == IMAGE
+    slow = replace(both, link=Link({15_000: 0.3, 5_000: 0.95}))
+    assert policy.decide(slow).option == IMAGE_SMALL
+
+
+def test_smaller_payload_one_stage_away_is_waited_for() -> None:
+    policy = HedgedGain(tables=TABLES)
+    narrow = start(link=Link({15_000: 0.1, 4_000: 0.95}), later_options=(TENSORS,))
+    assert policy.decide(narrow).action is Action.CONTINUE
+    then = after_first((0.6, 0.7, 0.77, 0.8), link=narrow.link, options=(IMAGE, TENSORS))
+    assert policy.decide(then).option == TENSORS
+
+
+def test_dear_bytes_wait_for_the_score_when_there_is_time() -> None:
+    """Half of the frames will be sure after exit 0: with a price it pays to look first."""
+    policy = HedgedGain(tables=TABLES)
+    dear = start(byte_price=0.05 / 15_000)
+    assert policy.decide(dear).action is Action.CONTINUE
+    sure = after_first((0.78, 0.78, 0.78, 0.78), byte_price=dear.byte_price)
+    assert policy.decide(sure).action is Action.EXIT
+    doubtful = after_first((0.38, 0.48, 0.58, 0.68), byte_price=dear.byte_price)
+    assert policy.decide(doubtful).action is Action.OFFLOAD
+    # Too late to look first: after the stage nothing could come in time any more.
+    assert policy.decide(replace(dear, remaining_ms=58.0)).action is Action.OFFLOAD
+
+
+def test_sure_answers_leave_early() -> None:
+    decision = HedgedGain(tables=TABLES).decide(after_first((0.9, 0.9, 0.9, 0.9)))
+    assert (decision.action, decision.reason) == (Action.EXIT, "confident")
+
+
+def test_certified_thresholds_are_obeyed() -> None:
+    evidence_quality = (0.6, 0.7, 0.8, 0.9)
+    certified = HedgedGain(tables=TABLES, thresholds=(0.55, 0.55, 0.55, 0.0))
+    strict = HedgedGain(tables=TABLES, thresholds=(0.65, 0.65, 0.65, 0.0))
+    assert certified.decide(after_first(evidence_quality)).reason == "certified"
+    assert strict.decide(after_first(evidence_quality)).action is not Action.EXIT
+
+
+def test_it_waits_for_a_reply_that_is_likely_and_closes_the_frame_when_it_is_not() -> None:
+    policy = HedgedGain(tables=TABLES)
+    late = replace(
+        after_first((0.5, 0.6, 0.7, 0.8), in_flight=InFlight(IMAGE, 60.0), offloads=1), remaining_ms=30.0
+    )
+    waiting = policy.decide(late)
+    assert waiting.action is Action.WAIT
+    assert waiting.wait_ms == pytest.approx(30.0)
+    hopeless = policy.decide(replace(late, link=Link(reply=0.0)))
+    assert (hopeless.action, hopeless.reason) == (Action.EXIT, "reply-hopeless")
+
+
+def test_dear_energy_stops_the_hedge_while_a_reply_is_all_but_certain() -> None:
+    policy = HedgedGain(tables=TABLES)
+    situation = after_first(
+        (0.5, 0.6, 0.7, 0.8),
+        in_flight=InFlight(IMAGE, 10.0),
+        offloads=1,
+        energy_price=0.05 / 100.0,
+        stage_energy_mj=(100.0,) * K,
+    )
+    assert policy.decide(replace(situation, link=Link(reply=0.98))).action is Action.WAIT
+    assert policy.decide(replace(situation, link=Link(reply=0.1))).action is Action.CONTINUE
+
+
+def test_energy_of_sending_counts() -> None:
+    policy = HedgedGain(tables=TABLES)
+    hungry = replace(IMAGE, energy_mj=1000.0)
+    assert policy.decide(start(options=(hungry,), energy_price=1e-3)).action is Action.CONTINUE
+
+
+def test_encoding_that_takes_the_time_of_the_stages_is_charged() -> None:
+    """The last local stage just fits; a second of encoding for a faint hope would cost it."""
+    policy = HedgedGain(tables=TABLES)
+    slow = replace(IMAGE, encode_ms=30.0)
+    situation = start(options=(slow,), remaining_ms=100.0, link=Link({15_000: 0.05}))
+    assert policy.decide(situation).action is Action.CONTINUE
+    assert policy.decide(replace(situation, options=(IMAGE,))).action is Action.OFFLOAD
+
+
+def test_after_the_last_exit_there_is_nothing_to_wait_for() -> None:
+    evidence = Evidence(K - 1, 0.5, 1, PRIOR)
+    done = start(stages_done=K, evidence=evidence, options=(), in_flight=InFlight(IMAGE, 5.0), offloads=1)
+    assert HedgedGain(tables=TABLES).decide(done).action is Action.EXIT
