@@ -82,7 +82,7 @@ TINY = Size(
         FULL.network, embed_dim=48, depth=6, exits=(1, 2, 4, 6), head_hidden_dims=(32,), stem_dims=(8, 16)
     ),
     clutter=replace(FULL.clutter, under=1, over=0),
-    training=TrainingConfig(samples=16_000, seconds=12.0),
+    training=TrainingConfig(samples=8_000, seconds=90.0),
     calibration=600,
     test=600,
     codec_samples=64,
