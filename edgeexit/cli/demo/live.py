@@ -77,6 +77,8 @@ class Screen:
     def __enter__(self) -> Screen:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._console.print(self._title, highlight=False, soft_wrap=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +91,7 @@ class Screen:
             self._live.update(self._table(tally, elapsed_s, events))
         elif elapsed_s >= self._next_line_s:
             self._next_line_s = elapsed_s + 1.0
-            self._console.print(self._line(tally, elapsed_s, events), highlight=False)
+            self._console.print(self._line(tally, elapsed_s, events), highlight=False, soft_wrap=True)
 
     def _line(self, tally: Tally, elapsed_s: float, events: str) -> str:
         last = tally.newest[-1] if tally.newest else None
