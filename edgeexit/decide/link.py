@@ -26,7 +26,7 @@ START_MS_PER_BYTE = 1.0e-3
 # The round trip is the median of so many small probes: a slow transfer must not be taken for distance.
 PINGS = 5
 # How far one exchange moves the logarithm of goodput: mobile goodput changes within a second.
-GOODPUT_GAIN = 0.5
+GOODPUT_GAIN = 0.7
 # Round trips vary by about this share; transfers shorter than that are lost in it.
 RTT_NOISE = 0.3
 # One exchange never counts for more than a factor of e^1.5.

@@ -11,7 +11,7 @@ PRIOR_ERRORS = (-0.73, -0.44, -0.21, 0.0, 0.21, 0.44, 0.73)
 # Exchanges remembered: at three frames a second, the last quarter of a minute.
 WINDOW = 48
 # Weight of replies that never come, counted as late beside the window: nothing is ever certain.
-LATE_WEIGHT = 0.5
+LATE_WEIGHT = 0.25
 
 
 class ResidualWindow:
