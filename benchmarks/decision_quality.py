@@ -1,0 +1,256 @@
+"""How good the decisions are: the policy, every baseline and the oracles over recorded networks.
+
+    python -m benchmarks.decision_quality [--traces DIR] [--seed N] [--recording FILE] [--full]
+
+Recorded answers of the demo's bundle are replayed at the costs of three boards (ViT-Tiny as published
+for a Raspberry Pi 4 and 5, and the demo's own network slowed to a Pi 4), over every kind of link given,
+under changing deadlines, contention and outages. Constants of the policy were tuned on development
+traces only; figures are of evaluation traces: of each folder every second file by name, the first
+included, is for development. Traces that are no uplinks by name are scaled by 1/3, an assumption.
+
+gap_closed is (policy - floor) / (O1 - floor): the floor is the anytime local policy, O1 knows all
+latencies beforehand and keeps the device's guard before the deadline; gap_closed_relaxed is the same
+against an O1 without guard and with the best of all round trips drawn. Targets: mean_gap_closed ≥ 0.95
+over rows with a gap above one point, min_gap_closed ≥ 0.85, worst_loss_points ≤ 0.2 where the gap is
+smaller, late_network 0, late_fraction ≤ 0.005 under contention, decision_us_p50 ≤ 30,
+estimator_us_p50 ≤ 20.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.results import publish
+from edgeexit.board.profile import read_profile
+from edgeexit.bundle import open_bundle
+from edgeexit.decide.policies.hindsight import THRESHOLDS
+from edgeexit.errors import EdgeExitError
+from edgeexit.replay.contenders import FLOOR, OWN, contenders
+from edgeexit.replay.hindsight import FEW_THRESHOLDS
+from edgeexit.replay.links import Link, by_part, read_links, unlimited, wifi_30
+from edgeexit.replay.record import labelled_images, read_truth, record
+from edgeexit.replay.recorded_run import profile_of
+from edgeexit.replay.recording import Recording, load_recording, save_recording
+from edgeexit.replay.scenarios import PI_4_MS, PI_5_MS, Board, GridRow, standard_grid, vit_tiny
+from edgeexit.replay.simulator import simulate
+from edgeexit.replay.study import Beaten, RowFigures, run_study
+from edgeexit.replay.timing import Costs, timed
+from edgeexit.runner.selection import monotonic_ms, open_verified
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DEMO = CHECKOUT / "build" / "demo"
+# Traces that lie beside a checkout; they belong to others and are not part of it.
+BESIDE = CHECKOUT.parent / "shared" / "traces"
+# Enough that an exit's accuracy is known to about one point.
+SAMPLES = 2000
+# Below this gap between floor and oracle, in points, losses are counted instead of shares.
+COUNTED_GAP = 1.0
+TIMED_FRAMES = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Units: points of the objective; late_network, frames; fractions of frames; µs.
+
+    `late_fraction` counts frames that were late although an answer in time was possible, in rows with
+    contention; `late_fraction_all` all late frames there, `late_fraction_floor` those of the floor.
+    """
+
+    mean_gap_closed: float | None
+    min_gap_closed: float | None
+    mean_gap_closed_relaxed: float | None
+    worst_loss_points: float
+    late_network: int
+    late_fraction: float
+    late_fraction_all: float
+    late_fraction_floor: float
+    decision_us_p50: float
+    decision_us_p99: float
+    estimator_us_p50: float
+    beaten_by: tuple[Beaten, ...]
+    beaten_certainly: int
+    counted_rows: int
+    recording: str
+    recorded_data: str
+    samples: int
+    seeds: int
+    frames_a_seed: int
+    development_traces: tuple[str, ...]
+    evaluation_traces: tuple[str, ...]
+    seconds: float
+    scenarios: tuple[RowFigures, ...]
+
+
+def main() -> None:
+    """Run the study and publish it."""
+    parser = argparse.ArgumentParser(prog="benchmarks.decision_quality")
+    parser.add_argument("--traces", type=Path, help="folder of traces; those beside the checkout without")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, help="runs of every row, a seed each (2; 5 with --full)")
+    parser.add_argument("--frames", type=int, help="frames of a run (750; 2000 with --full)")
+    parser.add_argument("--recording", type=Path, default=DEMO / "recording.safetensors")
+    parser.add_argument("--full", action="store_true", help="every axis on every link, for hours")
+    parser.add_argument("--development", action="store_true", help="the development traces, for tuning")
+    asked = parser.parse_args()
+    try:
+        publish("decision_quality", _run(asked))
+    except EdgeExitError as error:
+        fix = "" if error.fix is None else f"\n{error.fix}"
+        raise SystemExit(f"{error}{fix}") from error
+
+
+def _run(asked: argparse.Namespace) -> Result:
+    began_s = perf_counter()
+    recording = _recording(asked.recording)
+    links, development = _links(asked.traces, asked.development, asked.full)
+    frames: int = asked.frames or (2000 if asked.full else 750)
+    seeds = range(asked.seed, asked.seed + (asked.seeds or (5 if asked.full else 2)))
+    rows = standard_grid(_boards(recording), links, frames=frames, full=asked.full)
+    figures = run_study(
+        rows,
+        recording,
+        seeds=seeds,
+        thresholds=THRESHOLDS if asked.full else FEW_THRESHOLDS,
+        progress=_progress,
+    )
+    costs = _costs(rows, recording, asked.seed)
+    counted = [row for row in figures if row.gap_points > COUNTED_GAP and row.gap_closed is not None]
+    closed = [row.gap_closed for row in counted if row.gap_closed is not None]
+    relaxed = [row.gap_closed_relaxed for row in counted if row.gap_closed_relaxed is not None]
+    small = [row for row in figures if row.gap_points <= COUNTED_GAP]
+    loaded = [row for row in figures if row.contention != "none"]
+    beaten = tuple(each for row in figures for each in row.beaten_by)
+    _show(figures)
+    return Result(
+        mean_gap_closed=_rounded(np.mean(closed)) if closed else None,
+        min_gap_closed=_rounded(min(closed)) if closed else None,
+        mean_gap_closed_relaxed=_rounded(np.mean(relaxed)) if relaxed else None,
+        worst_loss_points=_rounded(max([0.0, *(-row.gain_points for row in small)])),
+        late_network=sum(row.late_network for row in figures),
+        late_fraction=_mean([row.late_avoidable for row in loaded]),
+        late_fraction_all=_mean([row.late_fraction for row in loaded]),
+        late_fraction_floor=_mean([row.policies[FLOOR].late for row in loaded]),
+        decision_us_p50=_rounded(np.median(costs.decision_us)),
+        decision_us_p99=_rounded(np.percentile(costs.decision_us, 99)),
+        estimator_us_p50=_rounded(np.median(costs.update_us)),
+        beaten_by=beaten,
+        beaten_certainly=sum(each.certain for each in beaten),
+        counted_rows=len(counted),
+        recording=recording.note.name,
+        recorded_data=recording.note.data,
+        samples=recording.sample_count,
+        seeds=len(seeds),
+        frames_a_seed=frames,
+        development_traces=development,
+        evaluation_traces=tuple(link.name for link in links),
+        seconds=_rounded(perf_counter() - began_s),
+        scenarios=tuple(figures),
+    )
+
+
+def _recording(path: Path) -> Recording:
+    """The recording, made from the demo's bundle and test images where there is none yet."""
+    if path.is_file():
+        return load_recording(path)
+    if path != DEMO / "recording.safetensors" or not (DEMO / "bundle").is_dir():
+        raise EdgeExitError(
+            f"no recording at {path}",
+            why="neither the file nor the demo's bundle is there",
+            fix="run `make demo` first, or: edgeexit record BUNDLE IMAGES --out FILE",
+        )
+    bundle = open_bundle(DEMO / "bundle")
+    truth = read_truth(DEMO / "images", bundle.manifest.labels)
+    names = sorted(truth)
+    chosen = {name: truth[name] for name in names[:: max(1, len(names) // SAMPLES)][:SAMPLES]}
+    runner, _ = open_verified(bundle)
+    with runner:
+        recording = record(
+            bundle,
+            labelled_images(DEMO / "images", chosen),
+            runner,
+            data=f"{len(chosen)} of the demo's {len(names)} test images",
+            clock=monotonic_ms,
+            progress=lambda done: _say(f"recording {done}/{len(chosen)}", done % 200 == 0),
+        )
+    save_recording(recording, path)
+    return recording
+
+
+def _links(traces: Path | None, development: bool, full: bool) -> tuple[Sequence[Link], tuple[str, ...]]:
+    """The links of this run, and the names of all development traces."""
+    made = [wifi_30(), unlimited()]
+    folder = traces or (BESIDE if BESIDE.is_dir() else None)
+    if folder is None:
+        return made, ()
+    everything = read_links(folder)
+    named = tuple(link.name for link in everything if link.development)
+    if traces is not None and not development:
+        # Traces given from outside were never tuned on: all of them count.
+        return [*everything, *made], ()
+    chosen = by_part(everything, development=development, per_folder=None if full else 1)
+    return [*chosen, *made], named
+
+
+def _boards(recording: Recording) -> list[Board]:
+    slowdown = read_profile("raspberry-pi-4").slowdown
+    factor = 1.0 if slowdown is None else slowdown.factor
+    stage_ms = [factor * each for each in recording.note.stage_ms]
+    own = profile_of(recording, "demo", stage_ms, recording.note.stage_ms, encode_factor=factor)
+    return [
+        Board("vit-tiny-pi-4", vit_tiny(recording, "raspberry-pi-4", PI_4_MS)),
+        Board("vit-tiny-pi-5", vit_tiny(recording, "raspberry-pi-5", PI_5_MS), "wide"),
+        Board("demo-pi-4", own, "wide"),
+    ]
+
+
+def _costs(rows: Sequence[GridRow], recording: Recording, seed: int) -> Costs:
+    """What deciding and learning cost here, on the first row."""
+    costs = Costs()
+    first = rows[0].scenario
+    simulate(first, recording, timed(contenders()[OWN], costs, perf_counter), seed)
+    while len(costs.decision_us) < TIMED_FRAMES:
+        simulate(first, recording, timed(contenders()[OWN], costs, perf_counter), seed)
+    return costs
+
+
+def _progress(done: int, total: int, name: str) -> None:
+    _say(f"row {done + 1}/{total}: {name}", done < total)
+
+
+def _say(text: str, worth: bool) -> None:
+    if worth:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _show(figures: Sequence[RowFigures]) -> None:
+    print(f"{'scenario':<72} {'floor':>6} {'own':>6} {'O1':>6} {'O2':>6} {'closed':>7}  best baseline")
+    for row in figures:
+        others = {name: each for name, each in row.policies.items() if name != OWN}
+        best = max(others, key=lambda name: others[name].objective)
+        closed = "      –" if row.gap_closed is None else f"{row.gap_closed:>7.3f}"
+        own = row.policies[OWN].objective
+        points = (row.floor, own, row.oracle_latency, row.oracle_correctness)
+        print(
+            f"{row.scenario:<72} "
+            + " ".join(f"{100.0 * each:>6.2f}" for each in points)
+            + f" {closed}  {best} {100.0 * others[best].objective:.2f}"
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return _rounded(np.mean(values)) if values else 0.0
+
+
+def _rounded(value: float | np.floating) -> float:
+    return round(float(value), 5)
+
+
+if __name__ == "__main__":
+    main()
