@@ -144,6 +144,15 @@ class Dispatch:
                 for gateway in self._gateways.values()
             )
 
+    def heard(self, digest12: str) -> bool:
+        """Whether any gateway with this bundle is there now, be it busy or not answering."""
+        with self._lock:
+            now_ms = self._clock()
+            return any(
+                now_ms < gateway.fresh_until_ms and gateway.bundle(digest12) is not None
+                for gateway in self._gateways.values()
+            )
+
     def answered(self, gateway: str, network_ms: float | None) -> None:
         """A reply, refusal or pong came: the gateway lives. Units: network_ms, outside the gateway."""
         with self._lock:

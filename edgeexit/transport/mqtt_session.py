@@ -310,6 +310,7 @@ class _Client(paho.Client):
         )
         self.owner = threading.get_ident()
         self._quick_acknowledge = config.quick_acknowledge
+        self._packet_cap_bytes = config.payload_cap_bytes + ENVELOPE_BYTES
         self._messages: list[Publication] = []
         self._received = b""
         self._taken = 0
@@ -367,7 +368,10 @@ class _Client(paho.Client):
         return messages
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        # The library reads a packet's first bytes one by one: from here, not from the kernel.
+        # The library asks for the whole rest of a packet before any of it has come.
+        if bufsize > self._packet_cap_bytes:
+            raise ConnectionAbortedError(f"a packet of {bufsize} bytes")
+        # It reads a packet's first bytes one by one: from here, not from the kernel.
         if self._taken >= len(self._received):
             self._received = super()._sock_recv(_RECEIVE_BYTES)
             self._taken = 0

@@ -46,7 +46,7 @@ class OffloadConfig:
     """How a device offloads.
 
     `qos` is that of tensors: at 0 a lost one costs its bytes, at 1 two more messages. `pool` lets the
-    broker pick a gateway where no advert is fresh.
+    broker pick a gateway while none that has the bundle is heard.
     Units: late_ms, how long after its deadline a reply can still teach something; payload_cap_bytes,
     largest message ever sent.
     """
@@ -137,7 +137,7 @@ class MqttTransport:
         gateways = self._usable() if up else 0
         requests, held_bytes = self._exchange.in_flight()
         return LinkStatus(
-            up=up and (gateways > 0 or self._config.pool),
+            up=up and (gateways > 0 or self._may_use_pool(topics.digest12(self._bundle.digest))),
             gateways=gateways,
             in_flight=requests,
             in_flight_bytes=max(held_bytes, self._connection.backlog_bytes),
@@ -155,7 +155,7 @@ class MqttTransport:
         gateway = self._dispatch.choose(
             digest12, request.boundary, self._bundle.stage_count - 1, self._exchange.under_way()
         )
-        if gateway is None and not self._config.pool:
+        if gateway is None and not self._may_use_pool(digest12):
             raise LinkDown(f"no gateway takes stage {request.boundary} of bundle {digest12}")
         # Requests past their deadline hold no credit, but their bytes may still wait for a slow link.
         backlog_bytes = self._connection.backlog_bytes
@@ -189,6 +189,9 @@ class MqttTransport:
         """Fail what is pending with LinkDown and end the connection."""
         self._connection.close()
         self._exchange.fail_all(lambda: LinkDown("closed"))
+
+    def _may_use_pool(self, digest12: str) -> bool:
+        return self._config.pool and not self._dispatch.heard(digest12)
 
     def _usable(self) -> int:
         return self._dispatch.usable(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)

@@ -186,7 +186,7 @@ class Site:
         qos: int = 0,
         pool: bool = False,
         late_ms: float = 5000.0,
-        payload_cap_bytes: int = wire.FRAME_CAP_BYTES,
+        keepalive_s: int = 15,
     ) -> MqttTransport:
         """A transport that was opened, up or not."""
         config = OffloadConfig(
@@ -195,7 +195,7 @@ class Site:
             qos=qos,
             pool=pool,
             late_ms=late_ms,
-            payload_cap_bytes=payload_cap_bytes,
+            keepalive_s=keepalive_s,
             backoff_s=(0.05, 0.2),
         )
         transport = MqttTransport(config, BUNDLE)
@@ -204,11 +204,11 @@ class Site:
         return transport
 
     def pair(
-        self, address: BrokerAddress, *, qos: int = 0, late_ms: float = 5000.0
+        self, address: BrokerAddress, *, qos: int = 0, late_ms: float = 5000.0, keepalive_s: int = 15
     ) -> tuple[MqttTransport, Gateway]:
         """A transport and the gateway that it has found."""
         gateway = self.gateway(address)
-        transport = self.transport(address, qos=qos, late_ms=late_ms)
+        transport = self.transport(address, qos=qos, late_ms=late_ms, keepalive_s=keepalive_s)
         eventually(lambda: transport.status().up)
         return transport, gateway
 

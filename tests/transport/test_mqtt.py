@@ -317,6 +317,45 @@ def test_a_peer_that_is_no_broker_is_survived(wait: Wait) -> None:
         connection.close()
 
 
+def test_the_brokers_own_reason_is_told(wait: Wait) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        connection = MqttConnection(
+            ConnectionConfig(BrokerAddress("127.0.0.1", server.getsockname()[1]), "a", backoff_s=QUICK),
+            ConnectionEvents(lambda message: None, tick_s=0.05),
+        )
+        connection.open()
+        client, _ = server.accept()
+        with client:
+            # CONNACK, then DISCONNECT with reason 0x8E.
+            client.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 2, 0x8E, 0]))
+            wait(lambda: connection.error is not None)
+        error = connection.error
+        assert error is not None
+        assert error.why == "Session taken over"
+        connection.close()
+
+
+def test_a_packet_over_our_cap_is_not_read() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        connection = MqttConnection(
+            ConnectionConfig(BrokerAddress("127.0.0.1", server.getsockname()[1]), "a", backoff_s=QUICK),
+            ConnectionEvents(lambda message: None, tick_s=0.05),
+        )
+        connection.open()
+        client, _ = server.accept()
+        with client:
+            client.settimeout(20.0)
+            # CONNACK, then the beginning of a PUBLISH of 256 MB.
+            client.sendall(bytes([0x20, 3, 0, 0, 0, 0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0]))
+            while client.recv(4096):
+                pass
+        connection.close()
+
+
 def test_what_cannot_be_a_topic_is_refused(mosquitto: Broker) -> None:
     with Peer(mosquitto.address, "a") as peer:
         with pytest.raises(WireError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -242,8 +244,39 @@ def test_the_pool_serves_where_no_advert_is_fresh(
     gateway.advertises = False
     transport = site.transport(mosquitto.address, pool=True)
     wait(lambda: transport.connection.is_up)
+    wait(lambda: transport.status().gateways == 0)
+    assert transport.status().up
     reply = _result(transport.submit(ask(frame=8, budget_ms=20_000.0)))
     assert reply.output[0] == 8.0
+    assert reply.gateway == "pool"
+
+
+def test_the_pool_is_no_way_round_a_busy_gateway(mosquitto: Broker, site: Site, ask: Ask, wait: Wait) -> None:
+    gateway = site.gateway(mosquitto.address)
+    gateway.manner = "busy"
+    transport = site.transport(mosquitto.address, pool=True)
+    wait(lambda: transport.status().gateways == 1)
+    assert isinstance(_error(transport.submit(ask())), GatewayRefused)
+    assert not transport.status().up
+    with pytest.raises(LinkDown):
+        transport.submit(ask())
+
+
+def test_a_broker_that_hangs_is_a_link_that_is_down(site: Site, ask: Ask, wait: Wait) -> None:
+    with Broker(kind="mosquitto") as broker:
+        transport, _ = site.pair(broker.address, keepalive_s=1)
+        process = broker._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            future = transport.submit(ask(budget_ms=60_000.0))
+            assert isinstance(_error(future), LinkDown)
+            assert not transport.status().up
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        wait(lambda: transport.status().up)
+        assert _result(transport.submit(ask(frame=9))).output[0] == 9.0
+        site.close()
 
 
 def test_the_credit_window_holds_over_mqtt(mosquitto: Broker, site: Site, ask: Ask) -> None:
