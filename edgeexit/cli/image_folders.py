@@ -18,6 +18,7 @@ SET_CAP_BYTES = 4 * 2**30
 # A thousand labels of ImageNet take 30 kB.
 LABELS_CAP_BYTES = 2**20
 _IMAGE = "image"
+_LABELLING = 'give a folder with one folder of images for each class, or with a truth.json: {"a.png": 3, …}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def read_image_set(
     `limit` takes so many, spread evenly over all by name. Shapes: `shape` is (C, H, W).
     Raises: DataError, MissingExtra.
     """
-    truth = some_of(read_truth(existing_folder(folder), labels), limit)
+    truth = some_of(labelled_folder(folder, labels), limit)
     size_bytes = len(truth) * int(np.prod(shape, dtype=np.int64))
     if size_bytes > SET_CAP_BYTES:
         raise DataError(
@@ -53,6 +54,16 @@ def read_image_set(
         images[index] = np.rint(tensor[0] * 255.0)
         targets[index] = _class_of(labelled.truth, labels, folder, labelled.source)
     return ImageSet(images, targets)
+
+
+def labelled_folder(folder: Path, labels: tuple[str, ...]) -> Truth:
+    """What the images of a folder show. Raises: DataError, with a way out."""
+    try:
+        return read_truth(existing_folder(folder), labels)
+    except DataError as error:
+        if error.fix is not None:
+            raise
+        raise DataError(error.what, file=error.file, why=error.why, fix=_LABELLING) from error
 
 
 def some_of(truth: Truth, limit: int | None) -> Truth:
@@ -90,7 +101,7 @@ def existing_folder(folder: Path) -> Path:
         raise DataError(
             f"{folder} is no folder",
             file=str(folder),
-            fix="name a folder with a truth.json, or with one folder a class, holding images",
+            fix=_LABELLING,
         )
     return folder
 

@@ -33,14 +33,14 @@ def record(
 
     from edgeexit.bundle.store import open_bundle
     from edgeexit.cli.bar import Bar
-    from edgeexit.cli.image_folders import existing_folder, some_of
-    from edgeexit.replay.record import labelled_images, read_truth
+    from edgeexit.cli.image_folders import labelled_folder, some_of
+    from edgeexit.replay.record import labelled_images
     from edgeexit.replay.record import record as run_all
     from edgeexit.replay.recording import save_recording
     from edgeexit.runner.selection import monotonic_ms, open_verified
 
     opened = open_bundle(bundle)
-    truth = some_of(read_truth(existing_folder(images), opened.manifest.labels), limit)
+    truth = some_of(labelled_folder(images, opened.manifest.labels), limit)
     runner, _ = open_verified(opened)
     try:
         with Bar("recording", len(truth)) as bar:

@@ -55,6 +55,8 @@ def read_stored(path: Path) -> StoredNetwork:
     def unusable(why: str, fix: str | None = None) -> DataError:
         return DataError(f"{path} is no usable checkpoint", file=file, why=why, fix=fix)
 
+    if not path.is_file():
+        raise unusable("there is no such file", "name a safetensors file; recipes as in export/ write one")
     try:
         if path.stat().st_size > FILE_CAP_BYTES:
             raise unusable(f"it is larger than {FILE_CAP_BYTES} bytes")
@@ -78,8 +80,7 @@ def read_stored(path: Path) -> StoredNetwork:
             tensors = {name: stored.get_tensor(name) for name in expected}
         sha256 = _sha256(path)
     except (SafetensorError, OSError) as error:
-        fix = None if path.exists() else "name a file that exists; export/ holds recipes that write one"
-        raise unusable(str(error), fix) from error
+        raise unusable(str(error), "train and store it again") from error
     except UnsupportedModel as error:
         raise unusable(error.what, "store it again with this version") from error
     network = description.build()
