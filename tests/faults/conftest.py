@@ -25,7 +25,7 @@ from edgeexit.bundle import Bundle, digest_of, encode_manifest, open_bundle
 from edgeexit.decide.answer import Answer, OffloadRecord, Place, Record
 from edgeexit.decide.budget import Budget, FixedBudget
 from edgeexit.decide.calibration import quality_tables
-from edgeexit.decide.decision import Decision, Policy, Situation
+from edgeexit.decide.decision import Action, Decision, Policy, Situation
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.engine import Engine, Frame
@@ -44,12 +44,12 @@ from edgeexit.transport.publication import Publication
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
 
-DEADLINE_MS = 400.0
-# The policy is shown this much less than is left: a machine busy with other tests wakes threads late, and
-# these tests are about faults, not about the last milliseconds.
-SPARE_MS = 150.0
+DEADLINE_MS = 1000.0
+# The policy is shown this much less than is left. These tests are about faults, not about milliseconds, and
+# a virtual machine busy with other things was seen to stand still for 0.66 s.
+SPARE_MS = 700.0
 # Stage 0 is quick, the others cannot be done by the deadline: only a gateway gets to the last exit.
-DEVICE_STAGE_MS = (20.0, 1000.0, 1000.0)
+DEVICE_STAGE_MS = (20.0, 3000.0, 3000.0)
 
 
 def monotonic_ms() -> float:
@@ -177,7 +177,11 @@ class SlowRunner:
 
 
 class SparingPolicy:
-    """Shows another policy less time than there is."""
+    """Shows another policy less time than there is, and never starts a stage that cannot end in time.
+
+    What becomes of a stage that overruns is the engine's own affair; here it would only bring in the
+    precision of the machine's timers.
+    """
 
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
@@ -191,7 +195,12 @@ class SparingPolicy:
         return True
 
     def decide(self, situation: Situation) -> Decision:
-        return self._inner.decide(replace(situation, remaining_ms=situation.remaining_ms - SPARE_MS))
+        choice = self._inner.decide(replace(situation, remaining_ms=situation.remaining_ms - SPARE_MS))
+        if choice.action is not Action.CONTINUE or situation.evidence is None:
+            return choice
+        if situation.in_flight is None:
+            return Decision(Action.EXIT, "no-time")
+        return Decision(Action.WAIT, "reply-awaited", wait_ms=20.0)
 
 
 class WatchedTransport:
