@@ -88,6 +88,8 @@ class DeviceRun:
         self._stage_count = scenario.profile.stage_count
         self._last_exit = self._stage_count - 1
         self._decision_ms = scenario.profile.decision_ms
+        self._overhead_ms = scenario.profile.overhead_ms
+        self._result_bytes = scenario.profile.result_bytes
         self._byte_price = scenario.byte_price
         self._uplink = world.new_uplink()
         self._wakes_after_ms = scenario.delay.wakes_after_ms
@@ -143,7 +145,7 @@ class DeviceRun:
                 if outage.told and outage.noticed_ms is not None:
                     self._schedule(outage.start_ms + outage.noticed_ms, self._disconnected, outage)
                     self._schedule(outage.usable_ms, self._reconnected, None)
-        self._schedule(self._world.captured_ms[0], self._captured, 0)
+        self._schedule(self._in_hand_ms(0), self._captured, 0)
 
     def outcome(self) -> Outcome:
         """What became of every frame."""
@@ -173,11 +175,16 @@ class DeviceRun:
 
     # Frames
 
+    def _in_hand_ms(self, frame: int) -> float:
+        """When a frame has been decoded and handed over, while the loop may still be busy with another."""
+        captured_ms = self._world.captured_ms[frame]
+        return self._world.compute.finish_ms(captured_ms, self._overhead_ms)
+
     def _captured(self, now_ms: float, frame: object) -> None:
         assert isinstance(frame, int)
         captured = self._world.captured_ms
         if frame + 1 < len(captured):
-            self._schedule(captured[frame + 1], self._captured, frame + 1)
+            self._schedule(self._in_hand_ms(frame + 1), self._captured, frame + 1)
         if self._open or self._busy:
             if self._slot is not None:
                 self._fates[self._slot] = REPLACED
@@ -223,6 +230,8 @@ class DeviceRun:
             # Late because of the network where, without waiting for it, it would have been in time.
             self._fates[frame] = LATE_NETWORK if self._blocked_ms >= late_ms else LATE_COMPUTE
         self._frame_closed()
+        if self._result_bytes and self._link is not None and self._up:
+            self._uplink.transfer(now_ms, self._result_bytes)
         if self._learner is not None:
             latency_ms = now_ms - self._captured_ms
             self._learner.learn(

@@ -17,7 +17,9 @@ class CostProfile:
     the recording that holds what its reply was worth.
     Units: stage_ms, medians on the idle board; gateway_stage_ms, medians at the gateway; noise, the
     deviation of the logarithm of a single stage time; decision_ms, charged to the clock a decision;
-    reply_bytes, a whole reply on the wire.
+    reply_bytes, a whole reply on the wire; overhead_ms, from the capture of a frame until the loop has it,
+    on the idle board: decoding, preprocessing, handing over; result_bytes, what the device tells of every
+    answer over the same link.
     Raises: ConfigError when the lengths differ or a time is not positive and finite.
     """
 
@@ -30,6 +32,8 @@ class CostProfile:
     noise: float = 0.04
     # What one decision costs on a small board: 30 µs on a workstation, some three times that on a Pi.
     decision_ms: float = 0.1
+    overhead_ms: float = 0.0
+    result_bytes: int = 0
 
     def __post_init__(self) -> None:
         times = (*self.stage_ms, *self.gateway_stage_ms)
@@ -41,6 +45,8 @@ class CostProfile:
             self._refuse("every option needs the column of its recorded answers")
         if any(not 0 <= option.boundary < len(self.stage_ms) for option in self.options):
             self._refuse("an option names a boundary that does not exist")
+        if not (isfinite(self.overhead_ms) and self.overhead_ms >= 0.0 and self.result_bytes >= 0):
+            self._refuse("an overhead is negative, or not finite")
 
     @property
     def stage_count(self) -> int:

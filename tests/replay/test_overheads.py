@@ -1,0 +1,60 @@
+"""What a real device spends outside its stages can be charged to a replay, and changes it as it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeexit.decide.policies.fixed import AlwaysOffload
+from edgeexit.decide.policies.local import FirstExit
+from edgeexit.errors import ConfigError
+from edgeexit.replay.compute import ComputeTrace, Unloaded
+from edgeexit.replay.controller import controller_of
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.simulator import simulate
+from edgeexit.replay.world import Scenario
+
+FIRST = controller_of(lambda _p, _r: FirstExit())
+OFFLOAD = controller_of(lambda _p, _r: AlwaysOffload())
+
+
+class Halved(Unloaded):
+    """A board at half its speed."""
+
+    def draw(self, random: np.random.Generator, *, frames: int, period_ms: float) -> ComputeTrace:
+        return ComputeTrace(1000.0, (2.0,))
+
+
+def latencies(scenario: Scenario, recording: Recording) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    run = simulate(scenario, recording, FIRST, 1)
+    return run.emitted_ms - run.captured_ms
+
+
+def test_an_overhead_comes_before_every_answer(scenario: Scenario, recording: Recording) -> None:
+    plain = latencies(scenario, recording)
+    burdened = replace(scenario, profile=replace(scenario.profile, overhead_ms=3.0))
+    assert np.allclose(latencies(burdened, recording), plain + 3.0)
+
+
+def test_a_busy_board_stretches_the_overhead_too(scenario: Scenario, recording: Recording) -> None:
+    slow = replace(scenario, compute=Halved())
+    burdened = replace(slow, profile=replace(slow.profile, overhead_ms=3.0))
+    assert np.allclose(latencies(burdened, recording), latencies(slow, recording) + 6.0)
+
+
+def test_results_told_over_the_link_take_their_place_on_it(scenario: Scenario, recording: Recording) -> None:
+    plain = simulate(scenario, recording, OFFLOAD, 1)
+    # Longer on the link than the pause until the next frame: that one waits for it.
+    chatty = replace(scenario, profile=replace(scenario.profile, result_bytes=290_000))
+    told = simulate(chatty, recording, OFFLOAD, 1)
+    waited_ms = (told.emitted_ms - told.captured_ms) - (plain.emitted_ms - plain.captured_ms)
+    assert np.nanmedian(waited_ms) > 0.0
+    assert told.uplink_bytes.sum() <= plain.uplink_bytes.sum()
+
+
+@pytest.mark.parametrize("overhead_ms", [-1.0, float("nan"), float("inf")])
+def test_an_overhead_that_is_none_is_refused(scenario: Scenario, overhead_ms: float) -> None:
+    with pytest.raises(ConfigError, match="overhead"):
+        replace(scenario.profile, overhead_ms=overhead_ms)
