@@ -25,6 +25,7 @@ from edgeexit.convert.progress import ProgressLines
 from edgeexit.convert.report import render
 from edgeexit.errors import DataError, EdgeExitError
 from edgeexit.models.cost import cumulative_macs, stage_costs
+from edgeexit.models.description import Description
 from edgeexit.models.vit import VisionTransformer, ViTConfig, vit
 from edgeexit.training.batches import ClutterBatches
 from edgeexit.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint, settings_key
@@ -68,7 +69,7 @@ FULL = Size(
     ),
     clutter=Clutter(canvas=32, scrap=10, under=3, over=1),
     # What two idle x86 cores do in the seconds given; a slower machine stops at the seconds.
-    training=TrainingConfig(samples=90_000, seconds=270.0),
+    training=TrainingConfig(samples=75_000, seconds=270.0),
     calibration=5000,
     test=10_000,
     codec_samples=500,
@@ -117,14 +118,10 @@ def _run(size: Size, options: argparse.Namespace) -> None:
     digest = train_or_load(network, splits, size, options.work)
     describe(network, test)
 
-    config = size.network
     plan = ConversionPlan(
         name=size.name,
         version="1.0.0",
-        network=(
-            f"ViT, {config.embed_dim} wide, {config.depth} blocks, {config.num_heads} heads, "
-            f"patches of {config.patch_size}, exits after blocks {', '.join(map(str, config.exits))}"
-        ),
+        network=str(Description("vit", size.network)),
         dataset=f"{splits.train.name}, cluttered canvases of {size.clutter.canvas} × {size.clutter.canvas}",
         licence="MIT",
         labels=splits.classes,

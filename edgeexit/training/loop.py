@@ -27,7 +27,8 @@ class TrainingConfig:
     samples: int
     seconds: float | None = None
     batch_size: int = 64
-    learning_rate: float = 3e-3
+    # Best of 3, 6 and 12 thousandths for a ViT of 96 × 8 blocks on 16,000 canvases, by accuracy held out.
+    learning_rate: float = 6e-3
     weight_decay: float = 0.05
     # A ViT without warm-up diverges at rates that it takes well afterwards.
     warmup_fraction: float = 0.08
