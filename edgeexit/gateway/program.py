@@ -106,12 +106,17 @@ class GatewayProgram:
 
     def close(self) -> None:
         """Leave: no more from the pool, refuse, finish, say goodbye."""
+        leaving = None
         if self._pool is not None:
-            self._pool.close()
+            # Aside, because it waits for the network where the broker is out of reach.
+            leaving = threading.Thread(target=self._pool.close, name="gateway-leaving", daemon=True)
+            leaving.start()
         self._advertise("draining", qos=1)
         self._core.close(DRAIN_S)
         self._advertise("disconnected", qos=1)
         self._connection.close()
+        if leaving is not None:
+            leaving.join()
         self._log.info("stopped", dict(self._core.service.counts))
 
     def _state(self) -> GatewayState:
