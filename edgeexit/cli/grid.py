@@ -47,7 +47,7 @@ class GridWords:
     deadlines_ms: tuple[float, ...]
     contention: str
     outages: str
-    frames: int | None
+    frames: int
     seconds: float | None
     byte_price: float
 
@@ -66,7 +66,7 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
             raise ConfigError(f"a deadline of {budget_ms:g} ms", key="deadline-ms", fix="more than 0")
     if not 0.0 < words.scale < float("inf"):
         raise ConfigError(f"a scale of {words.scale:g}", key="scale", fix="a factor above 0")
-    profile = _profile(words, recording)
+    profile = cost_profile(words, recording)
     links = read_links(words.traces, downlink_scale=words.scale)
     return [_row(words, profile, link) for link in links]
 
@@ -83,19 +83,18 @@ def chosen_policies(names: Sequence[str]) -> Mapping[str, ControllerFactory]:
     return {name: make for name, make in made.items() if name in wanted}
 
 
-def parse_deadlines(text: str | None) -> tuple[float, ...]:
-    """Budgets such as `60,100,150`. Raises: ConfigError."""
+def numbers_of(text: str | None, *, key: str) -> tuple[float, ...]:
+    """Numbers such as `60,100,150`; none without a text. Raises: ConfigError."""
     if text is None:
         return ()
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(
-            f"deadlines {text!r} are not understood", key="deadline-ms", fix="like 60,100,150"
-        ) from None
+        raise ConfigError(f"{key} {text!r} is not understood", key=key, fix="like 60,100,150") from None
 
 
-def _profile(words: GridWords, recording: Recording) -> CostProfile:
+def cost_profile(words: GridWords, recording: Recording) -> CostProfile:
+    """What the recorded network costs on the board. Raises: ConfigError."""
     if words.costs == "vit-tiny":
         _known("board", words.board, tuple(VIT_TINY_MS))
         return vit_tiny(recording, words.board, VIT_TINY_MS[words.board])
@@ -120,7 +119,7 @@ def _row(words: GridWords, profile: CostProfile, link: Link) -> GridRow:
     if words.deadlines_ms:
         # Frames stand alone: none comes before the longest budget of the one before is over.
         period_ms = max(period_ms, 1.2 * max(words.deadlines_ms))
-    frames = words.frames or max(1, int(1000.0 * (words.seconds or 60.0) / period_ms))
+    frames = words.frames if words.seconds is None else max(1, int(1000.0 * words.seconds / period_ms))
     row = grid_row(
         profile,
         link,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import edgeexit
-from edgeexit.cli import bench, convert, device, flash, gateway, inspect, record, run, simulate
+from edgeexit.cli import bench, convert, device, flash, gateway, inspect, plan, record, run, simulate
 from edgeexit.cli.demo import command as demo
 
 
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     app.command("device")(device.device)
     app.command("record")(record.record)
     app.command("simulate")(simulate.simulate)
+    app.command("plan")(plan.plan)
     app.command("demo")(demo.demo)
     app.command("bench")(bench.bench)
     return app

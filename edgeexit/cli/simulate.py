@@ -24,8 +24,10 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed of chance.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every scenario, a seed each.")] = 1,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Length of a run; 60 without.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a run, instead of seconds.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a run.")] = 500,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of a run, instead of frames.")
+    ] = None,
     board: Annotated[
         str, typer.Option(help="Board to play; `this` is the machine that recorded.")
     ] = "raspberry-pi-4",
@@ -36,7 +38,7 @@ def simulate(
     deadlines: Annotated[
         str,
         typer.Option(
-            help="Budgets relative to the whole network's time here: all, tight, middle, loose, sine, …"
+            help="Budgets relative to the whole network's time here: all, wide, tight, middle, loose, sine, …"
         ),
     ] = "all",
     deadline_ms: Annotated[
@@ -57,28 +59,29 @@ def simulate(
     import msgspec
 
     from edgeexit.cli.bar import Bar
-    from edgeexit.cli.grid import GridWords, chosen_policies, grid_of, parse_deadlines
+    from edgeexit.cli.grid import GridWords, chosen_policies, grid_of, numbers_of
     from edgeexit.replay.recording import load_recording
+    from edgeexit.replay.showcase import most_telling, showcase, strongest
     from edgeexit.replay.study import run_study
+    from edgeexit.replay.study_report import write_study_report
 
     policies = chosen_policies(policy or [])
     loaded = load_recording(recording)
-    rows = grid_of(
-        GridWords(
-            traces=traces,
-            scale=scale,
-            board=board,
-            costs=costs,
-            deadlines=deadlines,
-            deadlines_ms=parse_deadlines(deadline_ms),
-            contention=contention,
-            outages=outages,
-            frames=frames,
-            seconds=seconds,
-            byte_price=byte_price,
-        ),
-        loaded,
+    words = GridWords(
+        traces=traces,
+        scale=scale,
+        board=board,
+        costs=costs,
+        deadlines=deadlines,
+        deadlines_ms=numbers_of(deadline_ms, key="deadline-ms"),
+        contention=contention,
+        outages=outages,
+        frames=frames,
+        seconds=seconds,
+        byte_price=byte_price,
     )
+    rows = grid_of(words, loaded)
+    out.mkdir(parents=True, exist_ok=True)
     with Bar("replaying", len(rows)) as bar:
         figures = run_study(
             rows,
@@ -88,30 +91,58 @@ def simulate(
             hindsight=not policy,
             progress=lambda done, total, _: bar.show(done, total),
         )
-    out.mkdir(parents=True, exist_ok=True)
-    encoded = msgspec.json.encode(figures)
-    (out / "report.json").write_bytes(encoded + b"\n")
+    shown = showcase(rows[most_telling(figures)], loaded, seed=seed, names=strongest(figures))
+    write_study_report(
+        out,
+        figures,
+        title="edgeexit simulate",
+        subtitle=f"{loaded.note.name} on {board}, {loaded.sample_count:,} samples of {loaded.note.data}",
+        shown=shown,
+        remarks=(
+            f"Rates of traces that are no uplinks by name were multiplied by {scale:g}, an assumption.",
+            f"Seeds {seed} to {seed + seeds - 1}.",
+        ),
+    )
     if as_json:
-        show_json(encoded)
+        show_json(msgspec.json.encode(figures))
     else:
         _show(figures)
-        typer.echo(f"report: {out / 'report.json'}")
+        typer.echo(f"report: {out / 'report.html'} and {out / 'report.json'}")
 
 
 def _show(figures: list[RowFigures]) -> None:
+    """Two tables: every policy over all scenarios, every scenario with the policy that ships."""
     from rich.console import Console
     from rich.table import Table
 
-    names = list(figures[0].policies)
-    table = Table(title="right by the deadline, less the price of bytes; O1 knows all latencies")
-    table.add_column("scenario")
-    for name in (*names, "O1"):
-        table.add_column(name, justify="right")
+    from edgeexit.replay.contenders import OWN
+
+    console = Console()
+    by_policy = Table(title=f"policies, means over {len(figures)} scenarios")
+    by_policy.add_column("policy")
+    for name in ("right by the deadline", "on time", "from gateways", "kB a frame"):
+        by_policy.add_column(name, justify="right")
+    for name in figures[0].policies:
+        runs = [row.policies[name] for row in figures]
+        count = len(runs)
+        by_policy.add_row(
+            name,
+            f"{sum(run.correct_by_deadline for run in runs) / count:.4f}",
+            f"{sum(run.on_time for run in runs) / count:.4f}",
+            f"{sum(run.remote for run in runs) / count:.4f}",
+            f"{sum(run.bytes_per_frame for run in runs) / count / 1000.0:.2f}",
+        )
+    console.print(by_policy)
+    by_scenario = Table(title="scenarios; O1 knows every latency beforehand")
+    by_scenario.add_column("trace")
+    for name in ("alone", OWN, "O1", "gap closed"):
+        by_scenario.add_column(name, justify="right")
     for row in figures:
-        best = max(each.objective for each in row.policies.values())
-        cells = [
-            f"[bold]{each.objective:.3f}[/]" if each.objective == best else f"{each.objective:.3f}"
-            for each in row.policies.values()
-        ]
-        table.add_row(row.scenario, *cells, f"{row.oracle_latency:.3f}")
-    Console().print(table)
+        by_scenario.add_row(
+            row.trace,
+            f"{row.floor:.4f}",
+            f"{row.policies[OWN].objective:.4f}",
+            f"{row.oracle_latency:.4f}",
+            "–" if row.gap_closed is None else f"{row.gap_closed:.2f}",
+        )
+    console.print(by_scenario)
