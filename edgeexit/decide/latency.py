@@ -16,10 +16,18 @@ from edgeexit.errors import ConfigError
 
 # Belief before anything was measured: a profile of the same board model is right within some 14 %.
 START_VARIANCE = 0.02
-# Drift of the slowdown from one stage to the next on a steady board (4.5 %).
-DRIFT_FLOOR = 0.002
-# Noise of a single stage around its profile on an idle board (6 %).
+# Noise of a single stage around its profile (6 %), until enough stages were seen to know this board's,
+# and the bounds of what is then believed: 1 % and 14 %.
 STAGE_NOISE = 0.004
+NOISE_LEAST = 1e-4
+NOISE_MOST = 0.02
+# Drift of the slowdown from one stage to the next on a steady board, as a share of that noise: the
+# belief then averages over some four stages.
+DRIFT_SHARE = 0.1
+# With that share the variance of a prediction's error is this much of the stage noise (steady state).
+ERROR_OVER_NOISE = 1.37
+# Errors that make their spread worth reading: its own error is then a sixth.
+SPREAD_MINIMUM = 20
 # Memory of the drift estimate: short, so that the second stage of a burst is already believed.
 DRIFT_MEMORY = 0.3
 # Without new stage times the belief widens by this much a second, up to the cap.
@@ -47,18 +55,20 @@ class Slowdown:
 class StageForecast:
     """Times of stages as known at one moment; keeps the ComputeForecast port."""
 
-    __slots__ = ("_mean", "_prefix", "_prefix_squares", "_ratios", "_variance")
+    __slots__ = ("_mean", "_noise", "_prefix", "_prefix_squares", "_ratios", "_variance")
 
     def __init__(
         self,
         mean: float,
         variance: float,
+        noise: float,
         ratios: Sequence[float],
         prefix_ms: Sequence[float],
         prefix_squares: Sequence[float],
     ) -> None:
         self._mean = mean
         self._variance = variance
+        self._noise = noise
         self._ratios = ratios
         self._prefix = prefix_ms
         self._prefix_squares = prefix_squares
@@ -72,7 +82,7 @@ class StageForecast:
         profiled = self._prefix[stop] - self._prefix[first]
         squares = self._prefix_squares[stop] - self._prefix_squares[first]
         expected = self._mean * profiled
-        deviation = sqrt(self._variance * profiled * profiled + STAGE_NOISE * squares)
+        deviation = sqrt(self._variance * profiled * profiled + self._noise * squares)
         gaussian = 0.5 * erfc((expected - limit_ms) / (deviation * _SQRT2))
         ratios = self._ratios
         if not ratios:
@@ -99,6 +109,7 @@ class LatencyModel:
         "_clipped",
         "_drift",
         "_mean",
+        "_noise",
         "_order",
         "_prefix",
         "_prefix_squares",
@@ -124,7 +135,8 @@ class LatencyModel:
         self._prefix_squares = tuple(squares)
         self._mean = 1.0
         self._variance = START_VARIANCE
-        self._drift = DRIFT_FLOOR
+        self._noise = STAGE_NOISE
+        self._drift = DRIFT_SHARE * STAGE_NOISE
         self._at_ms: float | None = None
         self._clipped = 0
         self._running_ratio = 0.0
@@ -156,18 +168,19 @@ class LatencyModel:
                 # Twice out of reach on the same side is a new regime, not a stall: believe it.
                 self._mean = ratio
                 self._variance = START_VARIANCE * max(1.0, ratio * ratio)
-                self._drift = DRIFT_FLOOR
+                self._drift = DRIFT_SHARE * self._noise
                 self._clipped = 0
                 self._at_ms = now_ms
                 return
             ratio = low if clipped < 0 else high
         self._clipped = clipped
         before = self._variance_at(now_ms) + self._drift
-        gain = before / (before + STAGE_NOISE)
+        gain = before / (before + self._noise)
         step = gain * (ratio - mean)
         self._mean = mean + step
         self._variance = (1.0 - gain) * before
-        self._drift = max(DRIFT_FLOOR, DRIFT_MEMORY * self._drift + (1.0 - DRIFT_MEMORY) * step * step)
+        drift = DRIFT_MEMORY * self._drift + (1.0 - DRIFT_MEMORY) * step * step
+        self._drift = max(DRIFT_SHARE * self._noise, drift)
         self._at_ms = now_ms
 
     def running(self, stage: int, elapsed_ms: float, now_ms: float) -> None:
@@ -182,7 +195,7 @@ class LatencyModel:
             mean = self._running_ratio
         ratios = tuple(self._sorted) if len(self._sorted) >= RATIO_MINIMUM else ()
         variance = self._variance_at(now_ms) + self._drift
-        return StageForecast(mean, variance, ratios, self._prefix, self._prefix_squares)
+        return StageForecast(mean, variance, self._noise, ratios, self._prefix, self._prefix_squares)
 
     def _variance_at(self, now_ms: float) -> float:
         at_ms = self._at_ms
@@ -199,3 +212,8 @@ class LatencyModel:
             del ordered[bisect_right(ordered, oldest) - 1]
         order.append(ratio)
         insort(ordered, ratio)
+        count = len(ordered)
+        if count >= SPREAD_MINIMUM:
+            # Half the distance between the 16 % and 84 % quantiles: bursts and stalls do not move it.
+            spread = 0.5 * (ordered[(84 * count) // 100] - ordered[(16 * count) // 100])
+            self._noise = min(NOISE_MOST, max(NOISE_LEAST, spread * spread / ERROR_OVER_NOISE))

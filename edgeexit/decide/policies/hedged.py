@@ -115,7 +115,7 @@ class HedgedGain:
         chosen: OffloadOption | None = None
         most = self._send_gain
         for option in situation.options:
-            ahead = remote - option.quality_cost - value
+            ahead = remote * (1.0 - option.quality_cost) - value
             if ahead <= most:
                 continue
             price = byte_price * option.payload_bytes + energy_price * option.energy_mj
@@ -150,7 +150,7 @@ class HedgedGain:
             if boundary <= done or (priced and boundary == done + 1 and self._outlooks):
                 continue
             left_ms = limit_ms - (next_ms if boundary == done + 1 else compute.median_ms(done, boundary))
-            ahead = remote - option.quality_cost - value
+            ahead = remote * (1.0 - option.quality_cost) - value
             if ahead <= most or left_ms <= 0.0:
                 continue
             price = situation.byte_price * option.payload_bytes + situation.energy_price * option.energy_mj
@@ -173,7 +173,7 @@ class HedgedGain:
                     )
                     chance = link.probability_within(option, limit_ms)
                     if chance > price:
-                        candidates.append((chance, option.quality_cost, price))
+                        candidates.append((chance, 1.0 - option.quality_cost, price))
         if not candidates:
             return 0.0
         last = situation.stage_count
@@ -188,10 +188,10 @@ class HedgedGain:
                 if reached > top:
                     value += chance * (reached - top)
                     top = reached
-            ahead = row[last - 1] - value
+            remote = row[last - 1]
             best = 0.0
-            for chance, cost, price in candidates:
-                gain = chance * (ahead - cost) - price
+            for chance, kept, price in candidates:
+                gain = chance * (remote * kept - value) - price
                 if gain > best:
                     best = gain
             total += mass * best
