@@ -19,10 +19,11 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a heading; the first column is the row's name."""
+    """Rows of text under a heading; the first column is the row's name, the first row may stand out."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    emphasis: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def write_page(path: Path, text: str) -> None:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     body = "".join(
-        ('<tr class="own">' if number == 0 else "<tr>")
+        ('<tr class="own">' if number == 0 and table.emphasis else "<tr>")
         + "".join(f"<td>{escape(cell)}</td>" for cell in row)
         + "</tr>"
         for number, row in enumerate(table.rows)

@@ -137,7 +137,7 @@ def plot_places(runs: Sequence[RunRows]) -> str:
 def plot_bands(runs: Sequence[RunRows]) -> str:
     """Accuracy by the deadline in bands of budgets that hold equally many frames."""
     budgets = _budget_of(runs[0])
-    bands = _bands(list(budgets.values()))
+    bands = budget_bands(list(budgets.values()))
     labels = [f"{low:.0f} ms" if high - low < 0.2 else f"{low:.0f}–{high:.0f} ms" for low, high in bands]
     with drawing("bands", height_in=3.2) as made:
         (axes,) = made.axes
@@ -232,7 +232,7 @@ def _budget_of(run: RunRows) -> Mapping[float, float]:
     return budgets
 
 
-def _bands(budgets_ms: Sequence[float]) -> list[tuple[float, float]]:
+def budget_bands(budgets_ms: Sequence[float]) -> list[tuple[float, float]]:
     """Lowest and highest budget of every band; budgets that are few are bands of their own."""
     ordered = sorted(round(budget, 1) for budget in budgets_ms)
     distinct = sorted(set(ordered))

@@ -17,9 +17,8 @@ class CostProfile:
     the recording that holds what its reply was worth.
     Units: stage_ms, medians on the idle board; gateway_stage_ms, medians at the gateway; noise, the
     deviation of the logarithm of a single stage time; decision_ms, charged to the clock a decision;
-    reply_bytes, a whole reply on the wire; overhead_ms, from the capture of a frame until the loop has it,
-    on the idle board: decoding, preprocessing, handing over; result_bytes, what the device tells of every
-    answer over the same link.
+    overhead_ms, from the capture of a frame until the loop has it, on the idle board: decoding,
+    preprocessing, handing over; result_bytes, what the device tells of every answer over the same link.
     Raises: ConfigError when the lengths differ or a time is not positive and finite.
     """
 

@@ -1,0 +1,239 @@
+"""A replayed device's side of the link: what it sends, what comes back, and what it learns of both."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from edgeexit.decide.decision import LinkForecast, OffloadOption
+from edgeexit.decide.learner import Failed, Learner, Observation, Pinged, Replied, Sent
+from edgeexit.replay.controller import OffloadEstimator
+from edgeexit.replay.outages import Outage, OutageKind
+from edgeexit.replay.pool import GatewayPool, PoolRequest, Schedule
+from edgeexit.replay.world import ATTEMPTS, GIVE_UP_MS, World
+
+# A whole reply of ten class scores on the wire.
+REPLY_BYTES = 256
+
+
+class Flight:
+    """One payload on its way. Units: queue_ms and service_ms, of the gateway, once served."""
+
+    __slots__ = ("frame", "option", "queue_ms", "sent_ms", "service_ms", "token")
+
+    def __init__(self, token: int, frame: int, option: OffloadOption, sent_ms: float) -> None:
+        self.token = token
+        self.frame = frame
+        self.option = option
+        self.sent_ms = sent_ms
+        self.queue_ms = 0.0
+        self.service_ms = 0.0
+
+
+Ended = Callable[[float, Flight, str | None], None]
+"""Called the moment a flight ends, with the time and why it failed, None for a reply."""
+
+
+class DeviceLink:
+    """Moves payloads and probes through the world; tells the estimator when the loop looks.
+
+    A device without a transport has no estimator, and its link is never up.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        estimator: OffloadEstimator | None,
+        learner: Learner | None,
+        schedule: Schedule,
+        pool: GatewayPool | None,
+        ended: Ended,
+    ) -> None:
+        self._world = world
+        self._estimator = estimator
+        self._learner = learner
+        self._schedule = schedule
+        self._pool = pool
+        self._ended = ended
+        self._uplink = world.new_uplink()
+        self._wakes_after_ms = world.scenario.delay.wakes_after_ms
+        self._down = 0
+        self._used_ms = -inf
+        self._tokens = 0
+        self._in_flight: dict[int, Flight] = {}
+        self._landed: deque[tuple[float, Flight, str | None]] = deque()
+        self._probe: int | None = None
+        self._probe_landed: deque[tuple[float, int, float | None]] = deque()
+        self.up = estimator is not None
+        self.probes = 0
+        self.probe_bytes = 0
+
+    def begin(self) -> None:
+        """Connect, and plan the connection's ups and downs."""
+        if self._estimator is None:
+            return
+        self._estimator.connection(True, 0.0)
+        for outage in self._world.scenario.outages:
+            if outage.told and outage.noticed_ms is not None:
+                self._schedule(outage.start_ms + outage.noticed_ms, self._disconnected, outage)
+                self._schedule(outage.usable_ms, self._reconnected, None)
+
+    def forecast(self, now_ms: float) -> LinkForecast | None:
+        """What the estimator knows."""
+        return None if self._estimator is None else self._estimator.forecast(now_ms)
+
+    def send(
+        self, now_ms: float, frame: int, attempt: int, option: OffloadOption, due_ms: float
+    ) -> Flight | None:
+        """Hand a payload over, which takes its encoding time; None where the link is down.
+
+        Units: due_ms, when an answer stops being worth anything to this frame.
+        """
+        estimator, world = self._estimator, self._world
+        if estimator is None or not self.up:
+            return None
+        self._tokens += 1
+        flight = Flight(self._tokens, frame, option, now_ms)
+        self._in_flight[flight.token] = flight
+        estimator.sent(flight.token, option, now_ms)
+        if self._learner is not None:
+            self._learner.learn(Sent(frame, option, now_ms - world.captured_ms[frame]), now_ms)
+        handed_ms = now_ms + option.encode_ms
+        draw = frame * ATTEMPTS + attempt
+        rtt_ms = (world.rtt_idle_ms if self._asleep(handed_ms) else world.rtt_busy_ms)[draw]
+        self._used_ms = handed_ms
+        give_up_ms = now_ms + GIVE_UP_MS
+        left_ms = self._uplink.transfer(handed_ms, option.payload_bytes)
+        arrived_ms = inf if left_ms is None else left_ms + rtt_ms / 2.0
+        if arrived_ms >= give_up_ms or world.gateway_gaps.end_of(arrived_ms) is not None:
+            self._schedule(give_up_ms, self._timed_out, flight)
+            return flight
+        service_ms = world.remote_ms[option.boundary] * world.service_factor[frame]
+        served = self._when_served(flight, service_ms, rtt_ms / 2.0, give_up_ms)
+        if self._pool is None:
+            served(arrived_ms + service_ms, 0.0, False)
+        else:
+            self._schedule(arrived_ms, self._pool.arrive, PoolRequest(arrived_ms, service_ms, due_ms, served))
+        return flight
+
+    def tell(self, now_ms: float, result_bytes: int) -> None:
+        """Send something that nobody replies to; it takes its place before later payloads."""
+        if self.up:
+            self._uplink.transfer(now_ms, result_bytes)
+
+    def look(self) -> None:
+        """Learn from all that has landed, as the loop does before each decision and between frames."""
+        if not self._landed and not self._probe_landed:
+            return
+        estimator = self._estimator
+        assert estimator is not None
+        while self._landed:
+            landed_ms, flight, failure = self._landed.popleft()
+            took_ms = landed_ms - flight.sent_ms
+            seen: Observation
+            if failure is None:
+                queue_ms, service_ms = flight.queue_ms, flight.service_ms
+                estimator.replied(flight.token, took_ms, queue_ms, service_ms, REPLY_BYTES, landed_ms)
+                seen = Replied(flight.frame, flight.option, took_ms, queue_ms, service_ms, REPLY_BYTES)
+            else:
+                estimator.failed(flight.token, failure, landed_ms)
+                seen = Failed(flight.frame, flight.option, took_ms, failure)
+            if self._learner is not None:
+                self._learner.learn(seen, landed_ms)
+        while self._probe_landed:
+            landed_ms, probe_bytes, elapsed_ms = self._probe_landed.popleft()
+            if elapsed_ms is None:
+                estimator.probe_failed(landed_ms)
+            else:
+                estimator.pinged(probe_bytes, elapsed_ms, landed_ms)
+                if self._learner is not None:
+                    self._learner.learn(Pinged(probe_bytes, elapsed_ms), landed_ms)
+
+    def idle(self, now_ms: float) -> None:
+        """Between frames: learn, and probe if the estimator asks for it."""
+        self.look()
+        if self._estimator is None or self._probe is not None or not self.up:
+            return
+        probe_bytes = self._estimator.wants_probe(now_ms)
+        if probe_bytes is None:
+            return
+        world = self._world
+        self.probes += 1
+        self._probe = self.probes
+        self.probe_bytes += probe_bytes
+        # Probes take the round trips from the end of the list, frames those from its beginning.
+        draw = -(1 + self.probes % len(world.rtt_idle_ms))
+        rtt_ms = (world.rtt_idle_ms if self._asleep(now_ms) else world.rtt_busy_ms)[draw]
+        self._used_ms = now_ms
+        left_ms = self._uplink.transfer(now_ms, probe_bytes)
+        back_ms = inf if left_ms is None else left_ms + rtt_ms
+        lost = back_ms >= now_ms + GIVE_UP_MS or world.gateway_gaps.end_of(back_ms - rtt_ms / 2.0) is not None
+        end = (self._probe, probe_bytes, None if lost else back_ms - now_ms)
+        self._schedule(now_ms + GIVE_UP_MS if lost else back_ms, self._probe_ended, end)
+
+    def _asleep(self, now_ms: float) -> bool:
+        return now_ms - self._used_ms > self._wakes_after_ms
+
+    def _when_served(
+        self, flight: Flight, service_ms: float, one_way_ms: float, give_up_ms: float
+    ) -> Callable[[float, float, bool], None]:
+        def served(done_ms: float, queue_ms: float, refused: bool) -> None:
+            flight.queue_ms = queue_ms
+            flight.service_ms = 0.0 if refused else service_ms
+            back_ms = done_ms + one_way_ms
+            gap_end_ms = self._world.link_gaps.end_of(back_ms)
+            if gap_end_ms is not None:
+                back_ms = gap_end_ms + one_way_ms
+            if back_ms >= give_up_ms:
+                self._schedule(give_up_ms, self._timed_out, flight)
+            else:
+                self._schedule(back_ms, self._refused if refused else self._replied, flight)
+
+        return served
+
+    def _replied(self, now_ms: float, flight: object) -> None:
+        self._end(now_ms, flight, None)
+
+    def _refused(self, now_ms: float, flight: object) -> None:
+        self._end(now_ms, flight, "too_late")
+
+    def _timed_out(self, now_ms: float, flight: object) -> None:
+        self._end(now_ms, flight, "no reply")
+
+    def _end(self, now_ms: float, flight: object, failure: str | None) -> None:
+        assert isinstance(flight, Flight)
+        if self._in_flight.pop(flight.token, None) is None:
+            return  # a disconnect has ended it before
+        self._used_ms = now_ms
+        self._landed.append((now_ms, flight, failure))
+        self._ended(now_ms, flight, failure)
+
+    def _disconnected(self, now_ms: float, outage: object) -> None:
+        assert isinstance(outage, Outage)
+        self._down += 1
+        self.up = False
+        if outage.kind is OutageKind.LINK:
+            self._uplink.clear(now_ms)
+        if self._estimator is not None:
+            self._estimator.connection(False, now_ms)
+        if self._probe is not None:
+            self._probe_ended(now_ms, (self._probe, 0, None))
+        for flight in list(self._in_flight.values()):
+            self._end(now_ms, flight, "link is down")
+
+    def _reconnected(self, now_ms: float, _: object) -> None:
+        self._down -= 1
+        if self._down:
+            return
+        self.up = True
+        self._used_ms = -inf
+        if self._estimator is not None:
+            self._estimator.connection(True, now_ms)
+
+    def _probe_ended(self, now_ms: float, end: object) -> None:
+        assert isinstance(end, tuple)
+        probe, probe_bytes, elapsed_ms = end
+        if probe == self._probe:
+            self._probe = None
+            self._probe_landed.append((now_ms, probe_bytes, elapsed_ms))
