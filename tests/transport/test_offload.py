@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,6 +107,45 @@ def test_a_killed_broker_fails_what_is_pending_and_offloading_resumes(
     wait(lambda: transport.status().up)
     assert _result(transport.submit(ask(frame=5))).output[0] == 5.0
     assert transport.connection.connects == 2
+
+
+def test_many_broker_deaths_leave_no_future_open_and_leak_nothing(
+    broker: Broker, site: Site, ask: Ask, wait: Wait
+) -> None:
+    transport, _ = site.pair(broker.address)
+    futures: list[Future[OffloadReply]] = []
+    stop = threading.Event()
+
+    def keep_submitting() -> None:
+        frame = 0
+        while not stop.is_set():
+            frame += 1
+            try:
+                futures.append(transport.submit(ask(frame=frame, values=20_000, budget_ms=60_000.0)))
+            except (LinkDown, NoCredit):
+                stop.wait(0.001)
+
+    with ThreadPoolExecutor(2) as engines:
+        running = [engines.submit(keep_submitting) for _ in range(2)]
+        before = _descriptors()
+        for _ in range(5):
+            answered = transport.counters.answered
+            wait(lambda: transport.counters.answered > answered + 5)  # noqa: B023 (called in this round)
+            broker.restart()
+            wait(lambda: transport.status().up)
+        stop.set()
+        for engine in running:
+            engine.result(timeout=30.0)
+    wait(lambda: all(future.done() for future in futures))
+    assert transport.status().in_flight == 0
+    wait(lambda: _descriptors() <= before)
+    for future in futures:
+        error = future.exception(timeout=0)
+        assert error is None or isinstance(error, LinkDown)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_a_gateway_that_vanishes_fails_its_requests_at_once(
