@@ -11,18 +11,31 @@ from edgeexit.decide.learner import Failed, Learner, Observation, Pinged, Replie
 from edgeexit.replay.controller import OffloadEstimator
 from edgeexit.replay.outages import Outage, OutageKind
 from edgeexit.replay.pool import GatewayPool, PoolRequest, Schedule
-from edgeexit.replay.world import ATTEMPTS, GIVE_UP_MS, World
+from edgeexit.replay.world import ATTEMPTS, World
 
+# The transport's own bounds, which a replay must share: how long after its deadline a reply is still
+# waited for, how long a ping is, how many requests hold a place until reply or deadline, and after how
+# long without an advert a gateway counts as silent; adverts come once a second.
+LATE_MS = 5000.0
+PING_TIME_OUT_MS = 3000.0
+WINDOW = 2
+ADVERT_FRESH_MS = 3000.0
+NEXT_ADVERT_MS = 500.0
 # A whole reply of ten class scores on the wire.
 REPLY_BYTES = 256
 
 
 class Flight:
-    """One payload on its way. Units: queue_ms and service_ms, of the gateway, once served."""
+    """One payload on its way.
 
-    __slots__ = ("frame", "option", "queue_ms", "sent_ms", "service_ms", "token")
+    Units: due_ms, when its answer stops being worth anything; queue_ms and service_ms, of the gateway,
+    once served.
+    """
 
-    def __init__(self, token: int, frame: int, option: OffloadOption, sent_ms: float) -> None:
+    __slots__ = ("due_ms", "frame", "option", "queue_ms", "sent_ms", "service_ms", "token")
+
+    def __init__(self, token: int, frame: int, option: OffloadOption, sent_ms: float, due_ms: float) -> None:
+        self.due_ms = due_ms
         self.token = token
         self.frame = frame
         self.option = option
@@ -78,6 +91,9 @@ class DeviceLink:
             if outage.told and outage.noticed_ms is not None:
                 self._schedule(outage.start_ms + outage.noticed_ms, self._disconnected, outage)
                 self._schedule(outage.usable_ms, self._reconnected, None)
+            if outage.start_ms + ADVERT_FRESH_MS < outage.end_ms:
+                self._schedule(outage.start_ms + ADVERT_FRESH_MS, self._silent, None)
+                self._schedule(outage.end_ms + NEXT_ADVERT_MS, self._reconnected, None)
 
     def forecast(self, now_ms: float) -> LinkForecast | None:
         """What the estimator knows."""
@@ -86,15 +102,17 @@ class DeviceLink:
     def send(
         self, now_ms: float, frame: int, attempt: int, option: OffloadOption, due_ms: float
     ) -> Flight | None:
-        """Hand a payload over, which takes its encoding time; None where the link is down.
+        """Hand a payload over, which takes its encoding time; None without a link or a free place.
 
         Units: due_ms, when an answer stops being worth anything to this frame.
         """
         estimator, world = self._estimator, self._world
         if estimator is None or not self.up:
             return None
+        if sum(each.due_ms > now_ms for each in self._in_flight.values()) >= WINDOW:
+            return None
         self._tokens += 1
-        flight = Flight(self._tokens, frame, option, now_ms)
+        flight = Flight(self._tokens, frame, option, now_ms, due_ms)
         self._in_flight[flight.token] = flight
         estimator.sent(flight.token, option, now_ms)
         if self._learner is not None:
@@ -103,7 +121,7 @@ class DeviceLink:
         draw = frame * ATTEMPTS + attempt
         rtt_ms = (world.rtt_idle_ms if self._asleep(handed_ms) else world.rtt_busy_ms)[draw]
         self._used_ms = handed_ms
-        give_up_ms = now_ms + GIVE_UP_MS
+        give_up_ms = max(now_ms, due_ms) + LATE_MS
         left_ms = self._uplink.transfer(handed_ms, option.payload_bytes)
         arrived_ms = inf if left_ms is None else left_ms + rtt_ms / 2.0
         if arrived_ms >= give_up_ms or world.gateway_gaps.end_of(arrived_ms) is not None:
@@ -168,9 +186,12 @@ class DeviceLink:
         self._used_ms = now_ms
         left_ms = self._uplink.transfer(now_ms, probe_bytes)
         back_ms = inf if left_ms is None else left_ms + rtt_ms
-        lost = back_ms >= now_ms + GIVE_UP_MS or world.gateway_gaps.end_of(back_ms - rtt_ms / 2.0) is not None
+        lost = (
+            back_ms >= now_ms + PING_TIME_OUT_MS
+            or world.gateway_gaps.end_of(back_ms - rtt_ms / 2.0) is not None
+        )
         end = (self._probe, probe_bytes, None if lost else back_ms - now_ms)
-        self._schedule(now_ms + GIVE_UP_MS if lost else back_ms, self._probe_ended, end)
+        self._schedule(now_ms + PING_TIME_OUT_MS if lost else back_ms, self._probe_ended, end)
 
     def _asleep(self, now_ms: float) -> bool:
         return now_ms - self._used_ms > self._wakes_after_ms
@@ -211,16 +232,20 @@ class DeviceLink:
 
     def _disconnected(self, now_ms: float, outage: object) -> None:
         assert isinstance(outage, Outage)
-        self._down += 1
-        self.up = False
+        self._silent(now_ms, outage)
         if outage.kind is OutageKind.LINK:
             self._uplink.clear(now_ms)
-        if self._estimator is not None:
-            self._estimator.connection(False, now_ms)
         if self._probe is not None:
             self._probe_ended(now_ms, (self._probe, 0, None))
         for flight in list(self._in_flight.values()):
             self._end(now_ms, flight, "link is down")
+
+    def _silent(self, now_ms: float, _: object) -> None:
+        """No gateway is heard any more, whatever the connection says."""
+        self._down += 1
+        self.up = False
+        if self._estimator is not None:
+            self._estimator.connection(False, now_ms)
 
     def _reconnected(self, now_ms: float, _: object) -> None:
         self._down -= 1

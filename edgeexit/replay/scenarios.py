@@ -153,9 +153,16 @@ def outages_of(name: str, until_ms: float) -> tuple[Outage, ...]:
             noticed_ms=0.0,
             reconnect_ms=4000.0,
         ),
-        # A silent black hole of a minute, every ten minutes; the first one early.
+        # A silent black hole of a minute, every ten minutes; the first one early. The connection is
+        # given up after two keep-alives of 15 s, and is back some 5 s after the end.
         "black-hole": repeated(
-            OutageKind.LINK, first_ms=60_000.0, length_ms=60_000.0, every_ms=600_000.0, until_ms=until_ms
+            OutageKind.LINK,
+            first_ms=60_000.0,
+            length_ms=60_000.0,
+            every_ms=600_000.0,
+            until_ms=until_ms,
+            noticed_ms=30_000.0,
+            reconnect_ms=5000.0,
         ),
         # The broker stands, the gateway is dead for twenty seconds every two minutes.
         "gateway-dead": repeated(

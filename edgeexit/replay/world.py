@@ -22,8 +22,8 @@ from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.traces import LinkTrace, Uplink
 
-# A transport stops waiting for a reply after this long: nothing more can be learnt from it.
-GIVE_UP_MS = 10_000.0
+# What was handed to the operating system stays on its way this long, whoever still waits for it.
+IN_FLIGHT_CAP_MS = 60_000.0
 # Emitting costs time too; the same guard as the device's, and its bound for short budgets.
 GUARD_MS = 2.0
 GUARD_FRACTION = 0.1
@@ -201,7 +201,7 @@ class World:
     def new_uplink(self) -> Uplink:
         """The device's link at time 0, with nothing in flight."""
         return Uplink(
-            self.scenario.uplink, offset_ms=self.offset_ms, gaps=self.link_gaps, time_out_ms=GIVE_UP_MS
+            self.scenario.uplink, offset_ms=self.offset_ms, gaps=self.link_gaps, time_out_ms=IN_FLIGHT_CAP_MS
         )
 
     def guard_ms(self, frame: int) -> float:

@@ -132,7 +132,7 @@ def test_waiting_for_replies_without_a_floor_is_late_because_of_the_network(
     rough: Scenario, recording: Recording
 ) -> None:
     run = simulate(rough, recording, POLICIES["always-offload"], 4)
-    assert (run.fates == LATE_NETWORK).mean() > 0.005
+    assert (run.fates == LATE_NETWORK).any()
 
 
 def test_always_local_without_a_deadline_has_the_recorded_accuracy(
