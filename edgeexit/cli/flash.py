@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +110,7 @@ class _Shown:
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[_Shown]:
-    if quiet:
+    if quiet or not sys.stdout.isatty():
         yield _Shown()
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

@@ -87,6 +87,6 @@ def _show(fleet: Fleet, enough: Load, target_p99_ms: float) -> None:
         f"offloaded: {fleet.requests_per_s:,.0f} requests/s"
     )
     typer.echo(
-        f"{enough.gateways:,} gateways are enough: p99 {enough.stay_p99_ms:.1f} of {target_p99_ms:g} ms, "
+        f"gateways needed: {enough.gateways:,}; p99 {enough.stay_p99_ms:.1f} of {target_p99_ms:g} ms, "
         f"median {enough.stay_p50_ms:.1f} ms, busy {enough.utilisation:.0%} of the time"
     )

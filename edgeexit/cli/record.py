@@ -40,6 +40,7 @@ def record(
     from edgeexit.runner.selection import monotonic_ms, open_verified
 
     opened = open_bundle(bundle)
+    out.parent.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
     truth = some_of(labelled_folder(images, opened.manifest.labels), limit)
     runner, _ = open_verified(opened)
     try:

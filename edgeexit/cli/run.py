@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeexit.bundle.store import Bundle
     from edgeexit.decide.answer import Answer
     from edgeexit.engine import Engine
-    from edgeexit.transport.protocol import Transport
+    from edgeexit.transport.offload import MqttTransport
 
 # A gateway's advert comes once a second; a broker that is there answers within these.
 LINK_WAIT_S = 5.0
@@ -33,7 +33,7 @@ def run(
     variant: Annotated[
         str | None, typer.Option(help="Prefer this variant of every stage, such as f32.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of the runtime.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Answer for one image by a deadline, and show exit, place and route."""
@@ -75,7 +75,7 @@ def run(
         _show(answer, opened)
 
 
-def _transport(bundle: Bundle, broker: str) -> Transport:
+def _transport(bundle: Bundle, broker: str) -> MqttTransport:
     from edgeexit.device.config import host_id
     from edgeexit.transport.address import parse_broker
     from edgeexit.transport.exchange import ServedBundle
@@ -86,10 +86,15 @@ def _transport(bundle: Bundle, broker: str) -> Transport:
     return MqttTransport(OffloadConfig(parse_broker(broker), f"{host_id()[:40]}-run"), served)
 
 
-def _await_link(engine: Engine, transport: Transport) -> None:
-    """Wait a moment for broker and gateway: one image has no second chance to find them."""
+def _await_link(engine: Engine, transport: MqttTransport) -> None:
+    """Wait a moment for broker and gateway: one image has no second chance to find them.
+
+    Raises: BrokerError when there is no broker where one was named; a gateway may be missing.
+    """
     until_s = time.monotonic() + LINK_WAIT_S
     while time.monotonic() < until_s and not transport.status().up:
+        if transport.error is not None:
+            raise transport.error
         time.sleep(0.02)
     if not transport.status().up:
         typer.echo("no gateway answers; going on alone", err=True)

@@ -86,7 +86,7 @@ def read_description(text: str) -> Description:
         named = msgspec.json.decode(described.config, type=dict[str, object])
         _refuse_unknown(named)
         config = msgspec.json.decode(described.config, type=ViTConfig)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ZeroDivisionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise _refused(str(error).replace("`", "")) from error
     _refuse_excess(config)
     return Description("vit", config)
