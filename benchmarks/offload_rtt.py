@@ -2,7 +2,7 @@
 
     python -m benchmarks.offload_rtt [--rounds N]
 
-Each round sends one tensor of each size through mosquitto with the device's transport (choice of a
+Each round sends one tensor through mosquitto with the device's transport (choice of a
 gateway, encoding, credit, MQTT 5, checks of the reply) and the same number of bytes through a minimal
 TCP relay, in turns; 512 bytes come back. Two hops each way in both, every end a process of its own on
 this machine. Once with the broker as we configure it and once with its own defaults (Nagle's algorithm
@@ -144,18 +144,25 @@ def measure(broker: Broker, relay: Relay, *, nodelay: bool, qos: int, rounds: in
         transport.open()
         offload = Offload(transport)
         offload.await_gateway()
-        samples = {size_bytes: Samples() for size_bytes in SIZES_BYTES}
-        payloads = {size_bytes: bytes(size_bytes) for size_bytes in SIZES_BYTES}
-        for number in range(WARM_UP_ROUNDS + rounds):
-            for size_bytes, payload in payloads.items():
-                if number % 2:
-                    ours_ms, floor_ms = offload.exchange_ms(payload), relay.exchange_ms(payload)
-                else:
-                    floor_ms, ours_ms = relay.exchange_ms(payload), offload.exchange_ms(payload)
-                if number >= WARM_UP_ROUNDS:
-                    samples[size_bytes].ours.append(ours_ms)
-                    samples[size_bytes].floor.append(floor_ms)
-    return [_row(size_bytes, taken, nodelay=nodelay, qos=qos) for size_bytes, taken in samples.items()]
+        return [
+            _row(size_bytes, _alternate(offload, relay, size_bytes, rounds), nodelay=nodelay, qos=qos)
+            for size_bytes in SIZES_BYTES
+        ]
+
+
+def _alternate(offload: Offload, relay: Relay, size_bytes: int, rounds: int) -> Samples:
+    """Round trips of one size, ours and the relay's in turns; a camera's frames are of one size too."""
+    payload = bytes(size_bytes)
+    samples = Samples()
+    for number in range(WARM_UP_ROUNDS + rounds):
+        if number % 2:
+            ours_ms, floor_ms = offload.exchange_ms(payload), relay.exchange_ms(payload)
+        else:
+            floor_ms, ours_ms = relay.exchange_ms(payload), offload.exchange_ms(payload)
+        if number >= WARM_UP_ROUNDS:
+            samples.ours.append(ours_ms)
+            samples.floor.append(floor_ms)
+    return samples
 
 
 def _row(size_bytes: int, samples: Samples, *, nodelay: bool, qos: int) -> Row:
