@@ -1,0 +1,261 @@
+"""One run for real: the daemon in its namespace, over the shaped link, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.reality.house import House
+from benchmarks.reality.measuring import BOARD
+from benchmarks.reality.plan import BUSY_SHARE, Pace, Plan
+from benchmarks.reality.shaper import Stats
+from benchmarks.reality.shaping import Shape
+from benchmarks.reality.subjects import Subject
+from edgeexit.cli.demo.live import Tail
+from edgeexit.cli.demo.programs import Program
+from edgeexit.decide.answer import Answer, Drop, OffloadRecord, Record
+from edgeexit.device.records import LogRecord, RunStarted, read_records
+from edgeexit.errors import DataError
+
+# Starting Python and the runtime, connecting, and hearing of a gateway; on a loaded machine.
+START_S = 60.0
+# How often the run is looked at: what goes wrong on the way happens at most this late, and its real time
+# is what the replay is given.
+LOOK_S = 0.05
+# A line of progress this often.
+SAY_S = 5.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """How the daemon is set up for one run.
+
+    Units: budgets, steps of (start_ms, latency_ms) that repeat after budget_period_ms.
+    """
+
+    subject: Subject
+    state: Path
+    factor: float | None
+    period_ms: float
+    budgets: Sequence[tuple[float, float]]
+    budget_period_ms: float
+    policy: str = "hedged-gain"
+    offload: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was done to the link or the board. Units: at_ms, monotonic, when it had been done."""
+
+    what: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RealRun:
+    """What a run left behind.
+
+    `records` are of the frames captured from begin_ms, when offloading was first possible, to end_ms.
+    Units: monotonic ms of this machine, which all processes share.
+    """
+
+    started: RunStarted
+    records: tuple[Record, ...]
+    begin_ms: float
+    end_ms: float
+    link_before: Stats
+    link_after: Stats
+    changes: tuple[Change, ...]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers, in order of capture."""
+        found = [each for each in self.records if isinstance(each, Answer)]
+        return sorted(found, key=lambda answer: answer.captured_ms)
+
+    @property
+    def offloads(self) -> list[OffloadRecord]:
+        """How the offloads ended."""
+        return [each for each in self.records if isinstance(each, OffloadRecord)]
+
+
+def settings_of(subject: Subject, state: Path, factor: float | None, pace: Pace) -> DeviceSettings:
+    """The daemon as a scenario has it."""
+    return DeviceSettings(subject, state, factor, pace.period_ms, pace.budgets, pace.budget_period_ms)
+
+
+def unhurried(settings: DeviceSettings, policy: str, *, offload: bool) -> DeviceSettings:
+    """The same daemon with another policy and time enough for everything."""
+    longest_ms = 5.0 * max(latency_ms for _, latency_ms in settings.budgets)
+    return replace(
+        settings, budgets=((0.0, longest_ms),), budget_period_ms=1e6, policy=policy, offload=offload
+    )
+
+
+def run_really(
+    house: House,
+    settings: DeviceSettings,
+    shape: Shape,
+    folder: Path,
+    *,
+    seconds: float,
+    say: Say,
+    plan: Plan | None = None,
+) -> RealRun:
+    """Run the daemon for so long from the moment when it may offload, or answers where it never may.
+
+    Raises: DeviceError when a process ends early; DataError when no answer comes.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    results = folder / "results.jsonl"
+    config = _write_config(house, settings, folder / "device.toml", results)
+    house.device_group.limit(None)
+    house.link.begin(shape)
+    device = house.device(config, folder / "device.log")
+    with device:
+        try:
+            watch = _Watch(house, device, Tail(results), settings.offload, say)
+            before = watch.wait_for_begin()
+            changes = watch.play(plan, seconds)
+            after = house.link.stats()
+        finally:
+            house.link.restore()
+            house.device_group.limit(None)
+    everything = list(read_records(results))
+    begin_ms = watch.begin_ms
+    end_ms = begin_ms + 1000.0 * seconds
+    return RealRun(
+        started=_started(everything, results),
+        records=_within(everything, begin_ms, end_ms),
+        begin_ms=begin_ms,
+        end_ms=end_ms,
+        link_before=before,
+        link_after=after,
+        changes=tuple(changes),
+    )
+
+
+class _Watch:
+    """Follows one run and does to it what the plan says."""
+
+    def __init__(self, house: House, device: Program, tail: Tail, offload: bool, say: Say) -> None:
+        self._house = house
+        self._device = device
+        self._tail = tail
+        self._offload = offload
+        self._say = say
+        self._answers = 0
+        self.begin_ms = 0.0
+
+    def wait_for_begin(self) -> Stats:
+        """Wait for the first answer that might have been offloaded; how the link stood then."""
+        until_s = time.monotonic() + START_S
+        while time.monotonic() < until_s:
+            self._device.check()
+            for record in self._tail.fresh():
+                if isinstance(record, Answer) and (record.link_up or not self._offload):
+                    self.begin_ms = record.captured_ms
+                    return self._house.link.stats()
+            time.sleep(LOOK_S)
+        raise DataError("no answer came over the link", file="device.log", why=f"waited {START_S:.0f} s")
+
+    def play(self, plan: Plan | None, seconds: float) -> list[Change]:
+        """Wait until the run is over, doing what the plan says at its time; what was done."""
+        todo = _todo(plan, seconds, self._house)
+        changes: list[Change] = []
+        begin_s = self.begin_ms / 1000.0
+        said_s = SAY_S
+        while (elapsed_s := time.monotonic() - begin_s) < seconds + LOOK_S:
+            while todo and elapsed_s >= todo[0].at_s:
+                each = todo.pop(0)
+                each.act()
+                changes.append(Change(each.what, time.monotonic() * 1000.0))
+                self._say(f"{elapsed_s:5.1f} s  {each.what}")
+            self._device.check()
+            self._answers += sum(isinstance(record, Answer) for record in self._tail.fresh())
+            if elapsed_s >= said_s:
+                said_s += SAY_S
+                self._say(f"{elapsed_s:5.1f} of {seconds:.0f} s, {self._answers} answers")
+            time.sleep(LOOK_S)
+        return changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    at_s: float
+    what: str
+    act: Callable[[], object]
+
+
+CUT, RESTORED, BUSY, FREE = "link cut", "link restored", "board busy", "board free"
+
+
+def _todo(plan: Plan | None, seconds: float, house: House) -> list[_Todo]:
+    if plan is None:
+        return []
+    todo: list[_Todo] = []
+    if plan.cut is not None:
+        todo.append(_Todo(plan.cut[0] * seconds, CUT, house.link.cut))
+        todo.append(_Todo(plan.cut[1] * seconds, RESTORED, house.link.restore))
+    for begin, end in plan.busy:
+        todo.append(_Todo(begin * seconds, BUSY, lambda: house.device_group.limit(BUSY_SHARE)))
+        todo.append(_Todo(end * seconds, FREE, lambda: house.device_group.limit(None)))
+    return sorted(todo, key=lambda each: each.at_s)
+
+
+def _write_config(house: House, settings: DeviceSettings, path: Path, results: Path) -> Path:
+    tables: dict[str, object] = {
+        "device": "porch",
+        "bundle": str(settings.subject.bundle.path),
+        "board": BOARD,
+        "threads": 1,
+        "state": str(settings.state),
+        "source": {
+            "kind": "directory",
+            "path": str(settings.subject.images),
+            "frame_rate_hz": 1000.0 / settings.period_ms,
+            "loop": True,
+        },
+        "budget": {
+            "kind": "schedule",
+            "period_ms": settings.budget_period_ms,
+            "steps": [{"start_ms": start, "latency_ms": ms} for start, ms in settings.budgets],
+        },
+        "broker": {"url": house.broker_url},
+        "offload": {"enabled": settings.offload},
+        "policy": {"name": settings.policy},
+        "results": {"path": str(results)},
+    }
+    if settings.factor is not None:
+        tables["play"] = {"factor": settings.factor}
+    path.write_bytes(msgspec.toml.encode(tables))
+    return path
+
+
+def _started(everything: Sequence[LogRecord], results: Path) -> RunStarted:
+    for record in everything:
+        if isinstance(record, RunStarted):
+            return record
+    raise DataError("the run left no beginning", file=str(results))
+
+
+def _within(everything: Sequence[LogRecord], begin_ms: float, end_ms: float) -> tuple[Record, ...]:
+    """The records of frames that were captured in a stretch of time."""
+    frames = {
+        each.frame
+        for each in everything
+        if isinstance(each, Answer | Drop) and begin_ms <= each.captured_ms < end_ms
+    }
+    return tuple(
+        each
+        for each in everything
+        if isinstance(each, Answer | Drop | OffloadRecord) and each.frame in frames
+    )
