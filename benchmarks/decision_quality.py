@@ -100,13 +100,14 @@ def main() -> None:
     parser.add_argument("--development", action="store_true", help="the development traces, for tuning")
     asked = parser.parse_args()
     try:
-        publish("decision_quality", _run(asked))
+        publish("decision_quality", measure(asked))
     except EdgeExitError as error:
         fix = "" if error.fix is None else f"\n{error.fix}"
         raise SystemExit(f"{error}{fix}") from error
 
 
-def _run(asked: argparse.Namespace) -> Result:
+def measure(asked: argparse.Namespace) -> Result:
+    """The whole study, as asked for on the command line. Raises: EdgeExitError."""
     began_s = perf_counter()
     recording = _recording(asked.recording)
     links, development = _links(asked.traces, asked.development, asked.full)

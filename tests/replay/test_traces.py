@@ -144,6 +144,50 @@ def test_any_text_is_a_trace_or_a_trace_error(tmp_path_factory: pytest.TempPathF
     assert trace.transfer_ms(0.0, 1.0) > 0.0
 
 
+rates = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 90_000)), min_size=1, max_size=30).filter(
+    lambda steps: any(rate for _, rate in steps)
+)
+
+
+@given(rates)
+def test_pensieve_and_sabre_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int]]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    at_ms, lines = 0, ["0 0"]
+    for duration_ms, kbps in steps:
+        at_ms += duration_ms
+        lines.append(f"{at_ms / 1000.0} {kbps / 1000.0}")
+    periods = [
+        {"duration_ms": duration_ms, "bandwidth_kbps": kbps, "latency_ms": 1} for duration_ms, kbps in steps
+    ]
+    pensieve = read_trace(write(folder, "\n".join(lines), "same.txt"))
+    sabre = read_trace(write(folder, json.dumps(periods), "same.json"))
+    total = sum(duration_ms * kbps / 8.0 for duration_ms, kbps in steps)
+    for trace in (pensieve, sabre):
+        assert trace.period_ms == pytest.approx(at_ms)
+        assert trace.carried_bytes(trace.period_ms) == pytest.approx(total, rel=1e-6)
+        # The last byte of a period leaves at its end, or where the rate fell to zero for good.
+        assert trace.transfer_ms(0.0, total * 0.999) <= trace.period_ms * (1 + 1e-9)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
+def test_mahimahi_carries_one_packet_a_line(
+    tmp_path_factory: pytest.TempPathFactory, gaps: list[int]
+) -> None:
+    stamps = [sum(gaps[: index + 1]) for index in range(len(gaps))]
+    stamps[-1] = max(1, stamps[-1])
+    text = "\n".join(str(stamp) for stamp in stamps)
+    trace = read_trace(write(tmp_path_factory.getbasetemp(), text, "packets.up"))
+    assert trace.period_ms == stamps[-1]
+    assert trace.carried_bytes(trace.period_ms) == pytest.approx(1500.0 * len(stamps))
+    for index, stamp in enumerate(stamps):
+        if stamp > 0:
+            # All chances up to a stamp, those of millisecond 0 come at the end of the period.
+            before = sum(0 < each <= stamp for each in stamps[: index + 1])
+            assert trace.carried_bytes(float(stamp)) >= 1500.0 * before - 1e-6
+
+
 def test_a_folder_is_read_whatever_its_formats(tmp_path: Path) -> None:
     write(tmp_path, "1\n2\n", "b.up")
     (tmp_path / "more").mkdir()

@@ -1,0 +1,65 @@
+"""The benchmark of decisions, run short: its keys, and what it says where there is nothing to run on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from benchmarks import decision_quality
+from edgeexit.errors import EdgeExitError
+from edgeexit.replay.recording import RecordedOption, save_recording
+from edgeexit.replay.synthetic import synthetic_recording
+
+
+def arguments(folder: Path, **changes: object) -> argparse.Namespace:
+    plain = {
+        "traces": folder / "traces",
+        "seed": 3,
+        "seeds": 1,
+        "frames": 30,
+        "recording": folder / "recording.safetensors",
+        "full": False,
+        "development": False,
+    }
+    return argparse.Namespace(**{**plain, **changes})
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    options = (
+        RecordedOption(boundary=0, codec="u8", payload_bytes=2000, quality_cost=0.0),
+        RecordedOption(boundary=1, codec="int8", payload_bytes=5000, quality_cost=0.01),
+    )
+    recording = synthetic_recording(options=options, stage_ms=(0.5,) * 4, samples=400)
+    save_recording(recording, tmp_path / "recording.safetensors")
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "packets.up").write_text("\n".join(str(stamp) for stamp in range(1, 1000)))
+    return tmp_path
+
+
+def test_its_result_has_the_keys_that_others_read(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decision_quality, "TIMED_FRAMES", 50)
+    result = decision_quality.measure(arguments(prepared))
+    for key in (
+        *("scenarios", "mean_gap_closed", "min_gap_closed", "worst_loss_points", "late_network"),
+        *("late_fraction", "beaten_by", "decision_us_p50", "estimator_us_p50"),
+    ):
+        assert hasattr(result, key)
+    assert result.evaluation_traces[0] == "packets.up"
+    assert result.scenarios[0].scale == 1.0
+    assert result.late_network == 0
+    assert result.decision_us_p50 > 0.0
+    boards = {row.board for row in result.scenarios}
+    assert boards == {"vit-tiny-pi-4", "vit-tiny-pi-5", "demo-pi-4"}
+    assert "packets.up" in capsys.readouterr().out
+
+
+def test_a_missing_recording_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(EdgeExitError) as caught:
+        decision_quality.measure(arguments(tmp_path))
+    assert caught.value.fix is not None
+    assert "edgeexit record" in caught.value.fix
