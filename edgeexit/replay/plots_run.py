@@ -138,7 +138,7 @@ def plot_bands(runs: Sequence[RunRows]) -> str:
     """Accuracy by the deadline in bands of budgets that hold equally many frames."""
     budgets = _budget_of(runs[0])
     bands = budget_bands(list(budgets.values()))
-    labels = [f"{low:.0f} ms" if high - low < 0.2 else f"{low:.0f}–{high:.0f} ms" for low, high in bands]
+    labels = [band_label(low, high) for low, high in bands]
     with drawing("bands", height_in=3.2) as made:
         (axes,) = made.axes
         width = 0.8 / len(runs)
@@ -234,10 +234,17 @@ def _budget_of(run: RunRows) -> Mapping[float, float]:
 
 def budget_bands(budgets_ms: Sequence[float]) -> list[tuple[float, float]]:
     """Lowest and highest budget of every band; budgets that are few are bands of their own."""
-    ordered = sorted(round(budget, 1) for budget in budgets_ms)
+    ordered = sorted(float(f"{budget:.3g}") for budget in budgets_ms)
     distinct = sorted(set(ordered))
     if len(distinct) <= BANDS:
-        return [(budget - 0.05, budget + 0.05) for budget in distinct]
+        return [(0.995 * budget, 1.005 * budget) for budget in distinct]
     parts = [part for part in np.array_split(np.asarray(ordered), BANDS) if len(part)]
-    edges = [float(part[0]) for part in parts] + [ordered[-1] + 0.1]
-    return [(low, high - 0.05) for low, high in pairwise(sorted(set(edges)))]
+    edges = sorted({float(part[0]) for part in parts})
+    return [(0.995 * low, 0.995 * high) for low, high in pairwise([*edges, 1.011 * ordered[-1]])]
+
+
+def band_label(low_ms: float, high_ms: float) -> str:
+    """A band in words, with as many digits as it needs."""
+    if high_ms < 1.02 * low_ms:
+        return f"{(low_ms + high_ms) / 2.0:.3g} ms"
+    return f"{low_ms / 0.995:.3g}–{high_ms:.3g} ms"

@@ -10,7 +10,7 @@ from edgeexit.replay.canvas import BAD, BUDGET, DEVICE, GATEWAY, GOOD, SERIES, d
 from edgeexit.replay.contenders import OWN
 from edgeexit.replay.metrics import cumulative_regret
 from edgeexit.replay.outcome import ON_TIME
-from edgeexit.replay.plots_run import budget_bands
+from edgeexit.replay.plots_run import band_label, budget_bands
 from edgeexit.replay.showcase import Showcase
 from edgeexit.replay.study import RowFigures
 
@@ -93,7 +93,7 @@ def plot_by_deadline(shown: Showcase) -> str:
     world = shown.world
     budgets_ms = np.asarray(world.expiry_ms) - np.asarray(world.captured_ms)
     bands = budget_bands(budgets_ms.tolist())
-    labels = [f"{low:.0f} ms" if high - low < 0.2 else f"{low:.0f}–{high:.0f} ms" for low, high in bands]
+    labels = [band_label(low, high) for low, high in bands]
     members = [(budgets_ms >= low) & (budgets_ms <= high) for low, high in bands]
     with drawing("by-deadline", height_in=3.2) as made:
         (axes,) = made.axes

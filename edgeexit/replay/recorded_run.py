@@ -7,11 +7,11 @@ run's own measured stage times.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeexit.decide.answer import Answer, Drop, OffloadRecord, Record
+from edgeexit.decide.answer import Answer, Drop, OffloadRecord, Place, Record
 from edgeexit.decide.decision import OffloadOption, Policy
 from edgeexit.decide.policies.fixed import AlwaysOffload
 from edgeexit.decide.policies.local import AlwaysLocal, FirstExit
@@ -37,7 +37,8 @@ class RunSetting:
     """The circumstances of a run, all times on the clock of its records.
 
     Shapes: stage_ms and gateway_stage_ms (K,). Units: stage_ms, medians measured on the board that ran
-    (or was played); rtt_ms, of the link without load; link_origin_ms, when the link's trace began.
+    (or was played); rtt_ms, of the link without load; link_origin_ms, when the link's trace began;
+    overhead_ms, from capture until the loop has a frame, None to take it from the records.
     """
 
     stage_ms: tuple[float, ...]
@@ -47,6 +48,7 @@ class RunSetting:
     rtt_ms: float
     link_origin_ms: float = 0.0
     outages: tuple[Outage, ...] = ()
+    overhead_ms: float | None = None
 
 
 FIXED_POLICIES: Mapping[str, type[FirstExit] | type[AlwaysLocal] | type[AlwaysOffload]] = {
@@ -85,6 +87,22 @@ def gateway_stage_times(records: Sequence[Record], stage_ms: Sequence[float]) ->
     ]
     speed = float(np.median(speeds)) if speeds else _UNKNOWN_SPEED
     return tuple(speed * each for each in stage_ms)
+
+
+def seen_overhead_ms(records: Sequence[Record], stage_ms: Sequence[float]) -> float:
+    """What a frame costs outside its stages: the median over local answers that no timer emitted.
+
+    It counts decoding, preprocessing, hand-overs and decisions; 0 where nothing tells.
+    """
+    over = [
+        each.latency_ms - sum(stage_ms[: each.stages_run])
+        for each in records
+        if isinstance(each, Answer)
+        and each.place is Place.DEVICE
+        and each.offloads == 0
+        and each.reason != "deadline"
+    ]
+    return max(0.0, float(np.median(over))) if over else 0.0
 
 
 def seen_deadlines(records: Sequence[Record]) -> DeadlineSchedule:
@@ -130,7 +148,14 @@ def _world(records: Sequence[Record], recording: Recording, setting: RunSetting,
             fix="record the images that were run",
         )
     captured_ms = [at_ms for at_ms, _ in frames]
-    profile = profile_of(recording, "run", setting.stage_ms, setting.gateway_stage_ms)
+    overhead_ms = setting.overhead_ms
+    if overhead_ms is None:
+        overhead_ms = seen_overhead_ms(records, setting.stage_ms)
+    profile = replace(
+        profile_of(recording, "run", setting.stage_ms, setting.gateway_stage_ms),
+        overhead_ms=overhead_ms,
+        decision_ms=0.0,  # decisions are part of the overhead that was seen
+    )
     scenario = Scenario(
         name="recorded-run",
         profile=profile,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgeexit.replay.recorded_run import (
     gateway_stage_times,
     replay_fixed_policies,
     seen_deadlines,
+    seen_overhead_ms,
 )
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.run_report import RunAbout, write_run_report
@@ -97,6 +99,13 @@ def test_a_gateways_speed_comes_from_its_replies() -> None:
     assert gateway_stage_times([], (10.0, 20.0)) == (10.0, 20.0)
 
 
+def test_what_a_frame_costs_outside_its_stages_is_read_off_local_answers() -> None:
+    early = [replace(answer(frame, latency_ms=24.0), offloads=0, reason="confident") for frame in range(3)]
+    slow = replace(answer(4, latency_ms=99.0), offloads=0, reason="deadline")
+    assert seen_overhead_ms([*early, slow, answer(5)], (10.0, 10.0, 10.0)) == pytest.approx(4.0)
+    assert seen_overhead_ms([], (10.0,)) == 0.0
+
+
 def test_budgets_can_be_read_off_the_answers() -> None:
     answers = [answer(0), answer(1, deadline_ms=50.0), answer(2, deadline_ms=50.0), answer(3)]
     schedule = seen_deadlines(answers)
@@ -136,6 +145,7 @@ def setting(**changes: object) -> RunSetting:
         "uplink": LinkTrace("steady", Steps((0.0, 1000.0), (1e6,))),
         "rtt_ms": 20.0,
         "link_origin_ms": 4900.0,
+        "overhead_ms": 0.0,
     }
     plain.update(changes)
     return RunSetting(**plain)  # type: ignore[arg-type]
