@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeexit.cli.present import command, show_json
+from edgeexit.errors import MissingExtra
 
 if TYPE_CHECKING:
     from edgeexit.replay.study import RowFigures
@@ -92,22 +93,27 @@ def simulate(
             progress=lambda done, total, _: bar.show(done, total),
         )
     shown = showcase(rows[most_telling(figures)], loaded, seed=seed, names=strongest(figures))
-    write_study_report(
-        out,
-        figures,
-        title="edgeexit simulate",
-        subtitle=f"{loaded.note.name} on {board}, {loaded.sample_count:,} samples of {loaded.note.data}",
-        shown=shown,
-        remarks=(
-            f"Rates of traces that are no uplinks by name were multiplied by {scale:g}, an assumption.",
-            f"Seeds {seed} to {seed + seeds - 1}.",
-        ),
-    )
+    try:
+        write_study_report(
+            out,
+            figures,
+            title="edgeexit simulate",
+            subtitle=f"{loaded.note.name} on {board}, {loaded.sample_count:,} samples of {loaded.note.data}",
+            shown=shown,
+            remarks=(
+                f"Rates of traces that are no uplinks by name were multiplied by {scale:g}, an assumption.",
+                f"Seeds {seed} to {seed + seeds - 1}.",
+            ),
+        )
+        written = "report.html and report.json"
+    except MissingExtra as missing:  # the figures are there all the same
+        typer.echo(f"no report.html: {missing}; {missing.fix}", err=True)
+        written = "report.json"
     if as_json:
         show_json(msgspec.json.encode(figures))
     else:
         _show(figures)
-        typer.echo(f"report: {out / 'report.html'} and {out / 'report.json'}")
+        typer.echo(f"in {out}: {written}")
 
 
 def _show(figures: list[RowFigures]) -> None:

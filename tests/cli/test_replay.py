@@ -80,6 +80,7 @@ def test_simulate_writes_both_reports(say: Say, recorded: Path, traces: Path, tm
     assert said.code == 0
     assert "steady.up" in said.out
     assert "gap closed" in said.out
+    assert "report.html and report.json" in said.out
     rows = json.loads((out / "report.json").read_text())
     assert {row["trace"] for row in rows} == {"steady.up", "coming-and-going"}
     policies = {"hedged-gain", "anytime-local", "always-offload", "first-exit"}
