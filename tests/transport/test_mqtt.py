@@ -328,8 +328,8 @@ def test_the_brokers_own_reason_is_told(wait: Wait) -> None:
         connection.open()
         client, _ = server.accept()
         with client:
-            # CONNACK, then DISCONNECT with reason 0x8E.
-            client.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 2, 0x8E, 0]))
+            # CONNACK, then DISCONNECT with reason 0x8E and a reason string.
+            client.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 7, 0x8E, 5, 0x1F, 0, 2]) + b"no")
             wait(lambda: connection.error is not None)
         error = connection.error
         assert error is not None
