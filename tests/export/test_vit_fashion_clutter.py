@@ -48,10 +48,11 @@ def test_the_tiny_size_goes_from_items_to_a_bundle(tmp_path: Path) -> None:
     assert len(manifest.labels) == 10
     assert all([v.name for v in stage.variants] == ["f32", "int8"] for stage in manifest.stages)
     assert [tensor.name for tensor in manifest.boundaries[0].tensors] == ["image"]
-    # Chance is one in ten: whatever the machine's speed, it must have learned something real.
-    assert manifest.exits[-1].accuracy_float > 0.3
+    # Chance is one in ten, give or take 0.012 on 600 canvases: whatever the machine's speed, it must
+    # have learned something.
+    assert manifest.exits[-1].accuracy_float > 0.16
 
-    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    names = sorted(path.name for path in (tmp_path / "images").glob("*.png"))
     assert len(names) == 20
     assert all(re.fullmatch(r"\d{5}-\d\.png", name) for name in names)
     with Image.open(tmp_path / "images" / names[0]) as image:
