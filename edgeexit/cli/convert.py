@@ -43,7 +43,8 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Cut a network at its exits, lower, check, quantise and calibrate each stage, and write a bundle."""
-    from edgeexit.cli.image_folders import existing_folder, read_image_set
+    from edgeexit.cli.bar import Bar
+    from edgeexit.cli.image_folders import ImageSet, existing_folder, read_image_set
     from edgeexit.convert.conversion import convert as make
     from edgeexit.convert.plan import ConversionPlan
     from edgeexit.convert.progress import ProgressLines
@@ -67,13 +68,16 @@ def convert(
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
-    shape = stored.description.image_shape
-    say(f"reading images of {calibration}" + ("" if test is None else f" and {test}"))
+    def read(folder: Path) -> ImageSet:
+        shape = stored.description.image_shape
+        with Bar(f"reading {folder.name}", 0) as bar:
+            return read_image_set(folder, known, shape, limit=limit, progress=bar.show)
+
     report = make(
         stored.network,
         plan,
-        calibration=read_image_set(calibration, known, shape, limit=limit),
-        test=None if test is None else read_image_set(test, known, shape, limit=limit),
+        calibration=read(calibration),
+        test=None if test is None else read(test),
         out=out,
         progress=ProgressLines(say),
     )

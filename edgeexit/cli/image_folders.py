@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,17 @@ class ImageSet:
 
 
 def read_image_set(
-    folder: Path, labels: tuple[str, ...], shape: tuple[int, int, int], *, limit: int | None = None
+    folder: Path,
+    labels: tuple[str, ...],
+    shape: tuple[int, int, int],
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
     """The labelled images of a folder, in the network's size and colours, as a board would fit them.
 
-    `limit` takes so many, spread evenly over all by name. Shapes: `shape` is (C, H, W).
+    `limit` takes so many, spread evenly over all by name. `progress` is told images done and in all.
+    Shapes: `shape` is (C, H, W).
     Raises: DataError, MissingExtra.
     """
     truth = some_of(labelled_folder(folder, labels), limit)
@@ -53,6 +60,8 @@ def read_image_set(
         tensor = input_tensors(labelled.image, how, spec)[_IMAGE]  # (1, C, H, W), k / 255
         images[index] = np.rint(tensor[0] * 255.0)
         targets[index] = _class_of(labelled.truth, labels, folder, labelled.source)
+        if progress is not None:
+            progress(index + 1, len(truth))
     return ImageSet(images, targets)
 
 

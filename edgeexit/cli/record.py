@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeexit.cli.present import command, show_json
+
+if TYPE_CHECKING:
+    from edgeexit.replay.recording import RecordedOption
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSummary:
+    """What was recorded, as `--json` prints it. Shapes: variants, exit_quality, stage_ms (K,)."""
+
+    out: str
+    bundle: str
+    samples: int
+    variants: tuple[str, ...]
+    exit_quality: tuple[float, ...]
+    stage_ms: tuple[float, ...]
+    payloads: tuple[RecordedOption, ...]
 
 
 @command
@@ -59,15 +76,15 @@ def record(
     save_recording(recording, out)
     quality = [float(column.mean()) for column in recording.quality.T]
     if as_json:
-        summary = {
-            "out": str(out),
-            "bundle": recording.note.bundle_digest,
-            "samples": recording.sample_count,
-            "variants": recording.note.variants,
-            "exit_quality": quality,
-            "stage_ms": recording.note.stage_ms,
-            "payloads": recording.note.options,
-        }
+        summary = RecordSummary(
+            out=str(out),
+            bundle=recording.note.bundle_digest,
+            samples=recording.sample_count,
+            variants=recording.note.variants,
+            exit_quality=tuple(round(share, 6) for share in quality),
+            stage_ms=recording.note.stage_ms,
+            payloads=recording.note.options,
+        )
         show_json(msgspec.json.encode(summary))
         return
     for exit_, (share, stage_ms) in enumerate(zip(quality, recording.note.stage_ms, strict=True)):
