@@ -27,7 +27,7 @@ class ResidualWindow:
 
     @property
     def count(self) -> int:
-        """How many real errors were seen since the start or the last reset."""
+        """How many real errors were seen."""
         return self._count
 
     @property
@@ -56,14 +56,42 @@ class ResidualWindow:
         self._count += 1
         self._snapshot = None
 
-    def keep_last(self, kept: int) -> None:
-        """Forget all but the last `kept` errors and begin again from the prior with them."""
-        last = list(self._order)[-kept:] if self._count >= kept else []
-        self._order = deque([*PRIOR_ERRORS, *last])
-        self._sorted = sorted(self._order)
-        self._count = len(last)
-        self._snapshot = None
-
     def _drop(self) -> None:
         oldest = self._order.popleft()
         del self._sorted[bisect_left(self._sorted, oldest)]
+
+
+# Drift and alarm of the change-point detection, in standard deviations: a shift of one deviation is
+# found in about eight errors, one of three in two.
+DRIFT = 0.5
+ALARM = 4.0
+# The deviation begins at that of the prior and is never taken for less than this.
+START_SPREAD = 0.5
+LEAST_SPREAD = 0.2
+# Weight of the newest error in it; an absolute error of a normal is 0.8 of its deviation.
+SPREAD_WEIGHT = 0.1
+ABSOLUTE_TO_DEVIATION = 1.25
+LARGEST_ERROR = 2.0
+
+
+class ChangePoint:
+    """Two-sided CUSUM over prediction errors. Source: Page, Biometrika 1954."""
+
+    __slots__ = ("_down", "_spread", "_up")
+
+    def __init__(self) -> None:
+        self._spread = START_SPREAD
+        self._up = 0.0
+        self._down = 0.0
+
+    def watch(self, error: float) -> bool:
+        """Take one error; True when errors have shifted for good, after which it begins anew."""
+        standard = error / max(LEAST_SPREAD, self._spread)
+        size = min(abs(error), LARGEST_ERROR)
+        self._spread += SPREAD_WEIGHT * (ABSOLUTE_TO_DEVIATION * size - self._spread)
+        self._up = max(0.0, self._up + standard - DRIFT)
+        self._down = max(0.0, self._down - standard - DRIFT)
+        if max(self._up, self._down) <= ALARM:
+            return False
+        self._up = self._down = 0.0
+        return True

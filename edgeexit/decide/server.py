@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 # Requests remembered: long enough for a tenth of them to show, short enough to follow a busy gateway.
 WINDOW = 20
-# Before any reply, and for boundaries never asked for: a small network on a desktop.
+# Before any reply: a small network on a desktop.
 START_MS = 5.0
 
 
-class ServerTimes:
-    """Typical and slow service times of the gateways, by boundary. Units: ms."""
+@dataclass(frozen=True, slots=True)
+class ServiceTimes:
+    """What is known of the gateways at one moment. Units: ms, each pair a median and a slow tenth's."""
 
-    __slots__ = ("_compute", "_points", "_queue", "_queue_points")
-
-    def __init__(self) -> None:
-        self._queue: deque[float] = deque(maxlen=WINDOW)
-        self._compute: dict[int, deque[float]] = {}
-        self._points: dict[int, tuple[float, float]] = {}
-        self._queue_points = (0.0, 0.0)
-
-    @property
-    def queue_ms(self) -> float | None:
-        """Median time in the gateway's queue; None before the first reply."""
-        return self._queue_points[0] if self._queue else None
-
-    def compute_ms(self, boundary: int) -> float | None:
-        """Median time of the gateway's own computing from this boundary on; None when never asked."""
-        times = self._compute.get(boundary)
-        return sorted(times)[len(times) // 2] if times else None
-
-    def observe(self, boundary: int, queue_ms: float, compute_ms: float) -> None:
-        """Learn from one reply."""
-        self._queue.append(queue_ms)
-        self._queue_points = _middle_and_high(self._queue)
-        times = self._compute.get(boundary)
-        if times is None:
-            times = self._compute[boundary] = deque(maxlen=WINDOW)
-        times.append(compute_ms)
-        self._points[boundary] = _middle_and_high(times)
+    queue_ms: tuple[float, float] = (0.0, 0.0)
+    compute_ms: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def typical_and_slow_ms(self, boundary: int) -> tuple[float, float]:
         """Service time of a typical request, and of the slowest tenth.
@@ -47,14 +25,52 @@ class ServerTimes:
         A boundary never asked for is taken to cost what the nearest one before it does, which runs
         more stages, else the nearest one after it.
         """
-        points = self._points.get(boundary)
-        if points is None:
-            if not self._points:
+        known = self.compute_ms
+        times = known.get(boundary)
+        if times is None:
+            if not known:
                 return START_MS, 2.0 * START_MS
-            before = [known for known in self._points if known < boundary]
-            points = self._points[max(before) if before else min(self._points)]
-        queue = self._queue_points
-        return queue[0] + points[0], queue[1] + points[1]
+            before = [other for other in known if other < boundary]
+            times = known[max(before) if before else min(known)]
+        queue = self.queue_ms
+        return queue[0] + times[0], queue[1] + times[1]
+
+
+class ServerTimes:
+    """Learns the service times of the gateways from what their replies say of themselves."""
+
+    __slots__ = ("_compute", "_now", "_queue")
+
+    def __init__(self) -> None:
+        self._queue: deque[float] = deque(maxlen=WINDOW)
+        self._compute: dict[int, deque[float]] = {}
+        self._now = ServiceTimes()
+
+    @property
+    def now(self) -> ServiceTimes:
+        """What is known; later replies do not change it."""
+        return self._now
+
+    @property
+    def queue_ms(self) -> float | None:
+        """Median time in the gateway's queue; None before the first reply."""
+        return self._now.queue_ms[0] if self._queue else None
+
+    def compute_ms(self, boundary: int) -> float | None:
+        """Median time of the gateway's own computing from this boundary on; None when never asked."""
+        times = self._now.compute_ms.get(boundary)
+        return None if times is None else times[0]
+
+    def observe(self, boundary: int, queue_ms: float, compute_ms: float) -> None:
+        """Learn from one reply."""
+        self._queue.append(queue_ms)
+        times = self._compute.get(boundary)
+        if times is None:
+            times = self._compute[boundary] = deque(maxlen=WINDOW)
+        times.append(compute_ms)
+        self._now = ServiceTimes(
+            _middle_and_high(self._queue), {**self._now.compute_ms, boundary: _middle_and_high(times)}
+        )
 
 
 def _middle_and_high(values: deque[float]) -> tuple[float, float]:

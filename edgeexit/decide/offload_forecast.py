@@ -1,0 +1,150 @@
+"""Offload times as known at one moment: the forecast that the link estimator gives to policies."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from math import erfc, exp, log, sqrt
+
+from edgeexit.decide.decision import InFlight, OffloadOption
+from edgeexit.decide.goodput import SHORTEST_TRANSFER_MS
+from edgeexit.decide.server import ServiceTimes
+
+# Shares of requests that see the typical service time and the slow one (its slowest tenth).
+TYPICAL_SHARE = 0.9
+SLOW_SHARE = 0.1
+# Mobile goodput may recover at any moment without telling: while nothing is queued, the weight of one
+# exchange says that the goodput may be anything around its level (a factor of e either way), but the
+# round trip is never much shorter than it was. Without it a slow spell would be learnt for good.
+RECOVERY_WEIGHT = 1.0
+RECOVERY_SPREAD = 1.0
+RTT_LEAST = 0.85
+
+_SQRT2 = sqrt(2.0)
+
+
+class OffloadForecast:
+    """What is known of the link and the gateways at one moment; keeps the LinkForecast port.
+
+    Units: fixed_ms, round trip and the reply's own way; backlog_ms, until bytes handed over before have
+    left; ahead_ms, the same when the payload in flight was sent; residuals and censored, logarithms of
+    measured over predicted, sorted; censored ones are of payloads in flight that are overdue, which
+    took at least that long; widening, factor on those logarithms.
+    """
+
+    __slots__ = (
+        "_ahead_ms",
+        "_backlog_ms",
+        "_busy",
+        "_censored",
+        "_fixed_ms",
+        "_measured",
+        "_ms_per_byte",
+        "_residuals",
+        "_rtt_ms",
+        "_server",
+        "_total",
+        "_up",
+        "_widening",
+    )
+
+    def __init__(
+        self,
+        *,
+        up: bool,
+        measured: bool,
+        busy: bool,
+        rtt_ms: float,
+        fixed_ms: float,
+        ms_per_byte: float,
+        backlog_ms: float,
+        ahead_ms: float,
+        widening: float,
+        residuals: Sequence[float],
+        total: float,
+        censored: Sequence[float],
+        server: ServiceTimes,
+    ) -> None:
+        self._up = up
+        self._measured = measured
+        self._busy = busy
+        self._rtt_ms = rtt_ms
+        self._fixed_ms = fixed_ms
+        self._ms_per_byte = ms_per_byte
+        self._backlog_ms = backlog_ms
+        self._ahead_ms = ahead_ms
+        self._widening = widening
+        self._residuals = residuals
+        self._total = total
+        self._censored = censored
+        self._server = server
+
+    @property
+    def up(self) -> bool:
+        """Whether anything may be sent now."""
+        return self._up
+
+    def probability_within(self, option: OffloadOption, limit_ms: float) -> float:
+        """Probability that an answer to `option`, sent now, is here within `limit_ms`."""
+        encode_ms = option.encode_ms
+        typical_ms, slow_ms = self._server.typical_and_slow_ms(option.boundary)
+        left_ms = limit_ms - encode_ms - typical_ms
+        if not (self._up and left_ms > 0.0):
+            return 0.0
+        network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
+        if self._backlog_ms > encode_ms:
+            # Bytes that are still queued drain while the payload is being encoded.
+            network_ms += self._backlog_ms - encode_ms
+        chance = TYPICAL_SHARE * self._within(left_ms, network_ms)
+        chance += SLOW_SHARE * self._within(left_ms + typical_ms - slow_ms, network_ms)
+        if not self._busy:
+            chance += self._hope(left_ms, network_ms)
+        return chance
+
+    def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:
+        """Probability that the reply to a payload already in flight comes within `limit_ms` from now."""
+        if not limit_ms > 0.0:
+            return 0.0
+        option = in_flight.option
+        network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte + self._ahead_ms
+        waited_ms = in_flight.waited_ms - self._server.typical_and_slow_ms(option.boundary)[0]
+        # The payload may itself be among the overdue ones, which must not count against it.
+        already = self._share(waited_ms, network_ms)
+        then = self._share(waited_ms + limit_ms, network_ms)
+        # Given that it has not come yet; the prior weight of lost replies keeps the divisor above 0.
+        return (then - already) / (1.0 - already) if then > already else 0.0
+
+    def median_ms(self, option: OffloadOption) -> float | None:
+        """Median time until an answer to `option`; None while nothing was ever measured."""
+        if not self._measured:
+            return None
+        middle = self._residuals[len(self._residuals) // 2]
+        network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
+        server_ms = self._server.typical_and_slow_ms(option.boundary)[0]
+        # A median error of infinity (lost replies) is shown as a very long time instead.
+        return max(self._backlog_ms, option.encode_ms) + network_ms * exp(min(middle, 10.0)) + server_ms
+
+    def _within(self, limit_ms: float, predicted_ms: float) -> float:
+        if not limit_ms > 0.0:
+            return 0.0
+        error = log(limit_ms / predicted_ms) / self._widening
+        total = self._total
+        for bound in self._censored:
+            if bound >= error:
+                total += 1.0
+        # Hope takes its weight from what was measured, so that both together are a probability.
+        weight = total + RECOVERY_WEIGHT if not self._busy else total
+        return bisect_right(self._residuals, error) / weight
+
+    def _share(self, limit_ms: float, predicted_ms: float) -> float:
+        if not limit_ms > 0.0:
+            return 0.0
+        return bisect_right(self._residuals, log(limit_ms / predicted_ms) / self._widening) / self._total
+
+    def _hope(self, left_ms: float, network_ms: float) -> float:
+        recovered_ms = left_ms - RTT_LEAST * self._rtt_ms
+        if recovered_ms <= 0.0:
+            return 0.0
+        standard = log(recovered_ms / (network_ms - self._rtt_ms + SHORTEST_TRANSFER_MS))
+        chance = 0.5 * erfc(-standard / (RECOVERY_SPREAD * _SQRT2))
+        return RECOVERY_WEIGHT * chance / (self._total + RECOVERY_WEIGHT)
