@@ -13,13 +13,8 @@ from random import Random
 from time import monotonic
 
 from edgeexit.errors import BrokerError, LinkDown, WireError
-from edgeexit.transport.mqtt_session import (
-    ConnectionConfig,
-    MqttSession,
-    Subscription,
-    Will,
-    tls_context,
-)
+from edgeexit.transport.mqtt_config import ConnectionConfig, Subscription, Will, tls_context
+from edgeexit.transport.mqtt_session import MqttSession
 from edgeexit.transport.publication import Publication, pack_properties
 from edgeexit.transport.status import Status
 

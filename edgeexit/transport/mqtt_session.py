@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -21,16 +20,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgeexit.errors import BrokerError, ConfigError, LinkDown, NoCredit, WireError
-from edgeexit.transport.address import BrokerAddress, Credentials
+from edgeexit.errors import BrokerError, LinkDown, NoCredit, WireError
+from edgeexit.transport.mqtt_config import ENVELOPE_BYTES, ConnectionConfig, tls_context
 from edgeexit.transport.publication import Publication, pack_publish, parse_publish, require_topic
 from edgeexit.transport.tcp import acknowledge_at_once, send_at_once, unacknowledged_bytes
-from edgeexit.transport.wire import FRAME_CAP_BYTES
 
 _log = logging.getLogger(__name__)
-
-# Topic and properties of our longest PUBLISH take under 400 bytes; the broker's limit counts them too.
-ENVELOPE_BYTES = 1024
 
 # Type of a PUBLISH in the first byte of a packet.
 _PUBLISH = 0x30
@@ -38,50 +33,6 @@ _PUBLISH = 0x30
 # One buffer a connection, where the library would ask for one as large as the rest of the packet at
 # every read. A larger one saves no time: what came by then is seldom more.
 _RECEIVE_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes, retained at QoS 1, when this connection is lost."""
-
-    topic: str
-    payload: bytes
-    delay_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A topic filter and the highest QoS wanted for it, 0 or 1."""
-
-    topic_filter: str
-    qos: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionConfig:
-    """What a connection needs to know.
-
-    `session_expiry_s` above 0 keeps the broker's session, and a delayed will, over reconnects.
-    `quick_acknowledge` (Linux) makes a broker without TCP_NODELAY as fast as one with it.
-    Units: payload_cap_bytes, largest payload ever sent; backlog_cap_bytes, most that may wait to be
-    sent; backoff_s, bounds of the random wait between attempts.
-    """
-
-    address: BrokerAddress
-    client_id: str
-    credentials: Credentials = field(default_factory=Credentials)
-    will: Will | None = None
-    subscriptions: tuple[Subscription, ...] = ()
-    # A half-open TCP connection is noticed after 1.5 times this.
-    keepalive_s: int = 15
-    session_expiry_s: int = 0
-    connect_timeout_s: float = 5.0
-    backoff_s: tuple[float, float] = (0.5, 30.0)
-    payload_cap_bytes: int = FRAME_CAP_BYTES
-    backlog_cap_bytes: int = 4 * FRAME_CAP_BYTES
-    # QoS 1 messages without acknowledgement; control messages are few, so this is a stalled broker.
-    unacknowledged_cap: int = 100
-    quick_acknowledge: bool = True
 
 
 class MqttSession:
@@ -451,28 +402,6 @@ class _PackedProperties(Properties):
 
     def __str__(self) -> str:
         return "packed"
-
-
-def tls_context(config: ConnectionConfig) -> ssl.SSLContext | None:
-    """How to speak TLS; None for a plain connection. Raises: ConfigError."""
-    if not config.address.tls:
-        return None
-    credentials = config.credentials
-    try:
-        context = ssl.create_default_context(
-            cafile=None if credentials.ca_file is None else str(credentials.ca_file)
-        )
-        if credentials.certificate_file is not None:
-            context.load_cert_chain(credentials.certificate_file, credentials.key_file)
-    except OSError as error:
-        raise ConfigError(
-            "the certificates cannot be read",
-            file=str(credentials.ca_file or credentials.certificate_file),
-            key="ca_file",
-            why=str(error),
-            fix="give PEM files that this user can read",
-        ) from error
-    return context
 
 
 def _properties(packet_type: int) -> Properties:
