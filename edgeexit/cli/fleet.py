@@ -35,6 +35,7 @@ class FleetWords:
     recording: Path | None
     traces: Path | None
     board: str
+    costs: str
     synchronised: bool
     seed: int
 
@@ -114,12 +115,14 @@ def _replayed(words: FleetWords, frames_per_s: float | None) -> _Known:
     """How one device offloads over each trace, and what its gateway would take."""
     if words.traces is None or words.recording is None:
         raise ConfigError("a replay needs networks", key="traces", fix="give --traces DIR")
+    if frames_per_s is None:
+        raise ConfigError("a replay needs a frame rate", key="frames_per_s", fix="give --frames-per-s")
     recording = load_recording(words.recording)
     grid = GridWords(
         traces=words.traces,
         scale=DOWNLINK_SCALE,
         board=words.board,
-        costs="recorded",
+        costs=words.costs,
         deadlines="wide",
         deadlines_ms=(),
         contention="none",
@@ -131,9 +134,7 @@ def _replayed(words: FleetWords, frames_per_s: float | None) -> _Known:
     outcomes = []
     services: list[float] = []
     for row in grid_of(grid, recording):
-        scenario = row.scenario
-        if frames_per_s is not None:
-            scenario = replace(scenario, period_ms=1000.0 / frames_per_s)
+        scenario = replace(row.scenario, period_ms=1000.0 / frames_per_s)
         outcomes.append(simulate(scenario, recording, contenders()[OWN], words.seed))
         whole_ms = scenario.profile.remote_ms(0)
         random = np.random.default_rng(words.seed)

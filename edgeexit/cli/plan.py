@@ -35,6 +35,9 @@ def plan(
     ] = None,
     traces: Annotated[Path | None, typer.Option(help="Folder of network traces for --recording.")] = None,
     board: Annotated[str, typer.Option(help="Board to play in that replay.")] = "raspberry-pi-4",
+    costs: Annotated[
+        str, typer.Option(help="Its stage times: `recorded`, or `vit-tiny`, published ones of that network.")
+    ] = "recorded",
     workers: Annotated[int, typer.Option(min=1, help="Requests that one gateway serves at a time.")] = 1,
     one_queue: Annotated[
         bool, typer.Option("--one-queue", help="The first free worker serves, instead of each in turn.")
@@ -65,6 +68,7 @@ def plan(
             recording=recording,
             traces=traces,
             board=board,
+            costs=costs,
             synchronised=synchronised,
             seed=seed,
         )

@@ -125,8 +125,8 @@ def _show(figures: list[RowFigures]) -> None:
 
     console = Console()
     by_policy = Table(title=f"policies, means over {len(figures)} scenarios")
-    by_policy.add_column("policy")
-    for name in ("right by the deadline", "on time", "from gateways", "kB a frame"):
+    by_policy.add_column("policy", no_wrap=True)
+    for name in ("right in time", "on time", "remote", "kB/frame"):
         by_policy.add_column(name, justify="right")
     for name in figures[0].policies:
         runs = [row.policies[name] for row in figures]
@@ -140,7 +140,7 @@ def _show(figures: list[RowFigures]) -> None:
         )
     console.print(by_policy)
     by_scenario = Table(title="scenarios; O1 knows every latency beforehand")
-    by_scenario.add_column("trace")
+    by_scenario.add_column("trace", no_wrap=True)
     for name in ("alone", OWN, "O1", "gap closed"):
         by_scenario.add_column(name, justify="right")
     for row in figures:
