@@ -14,10 +14,16 @@ RUN_PROBABILITY = 0.1
 # A payload must promise this much quality net of its price. Where bytes cost nothing a faint hope is
 # worth sending; only what cannot come in time at all is kept off the link.
 SEND_GAIN = 1e-5
-# Less than this much expected improvement left: the answer in hand is as good as the last exit's.
+# Less than this much expected improvement left: the answer in hand is as good as the last exit's,
 STOP_GAIN = 0.001
-# Less than this much expected from waiting: the frame is closed, which cancels what is in flight.
-WAIT_GAIN = 0.0005
+# and it is this good: then the frame is closed early. Where the answer is doubtful an improvement of
+# nothing is only an estimate (± 0.02 from 200 samples a bin), and computing on costs nothing unless
+# energy has a price.
+STOP_QUALITY = 0.99
+# Deeper exits are believed to be worse only from this difference on, the error of a bin of 200 samples.
+WORSE_BY = 0.01
+# A reply less likely than this is not waited for: the frame is closed, which cancels the request.
+WAIT_PROBABILITY = 0.01
 
 
 class HedgedGain:
@@ -78,7 +84,10 @@ class HedgedGain:
                 return _CERTIFIED
             quality = evidence.expected_quality
             held = quality[evidence.exit]
-            if max(quality[done:]) - held <= self._stop_gain:
+            ahead = max(quality[done:]) - held
+            if ahead <= self._stop_gain and (
+                held >= STOP_QUALITY or ahead < -WORSE_BY or situation.energy_price > 0.0
+            ):
                 return _CONFIDENT
         value, soonest = _local_value(situation, quality, held, limit_ms)
         in_flight = situation.in_flight
@@ -93,12 +102,16 @@ class HedgedGain:
             reply = link.reply_probability(in_flight, limit_ms)
         if evidence is None:
             return _FIRST
-        gain = (value - held) * (1.0 - reply)
         if situation.energy_price > 0.0 and situation.stage_energy_mj:
-            gain -= situation.energy_price * situation.stage_energy_mj[done]
-        if soonest >= self._run_probability and gain > 0.0:
+            gain = (value - held) * (1.0 - reply)
+            worthwhile = gain > situation.energy_price * situation.stage_energy_mj[done]
+        else:
+            worthwhile = True
+        if soonest == 0.0 and quality[done] >= held - WORSE_BY:
+            soonest = situation.compute.probability_within(done, done + 1, limit_ms)
+        if worthwhile and soonest >= self._run_probability:
             return _DEEPER
-        if in_flight is not None and reply * (quality[last - 1] - held) > WAIT_GAIN:
+        if reply > WAIT_PROBABILITY and quality[last - 1] >= held - WORSE_BY:
             return Decision(Action.WAIT, "reply-expected", wait_ms=limit_ms)
         return _NOTHING_BETTER if in_flight is None else _HOPELESS
 

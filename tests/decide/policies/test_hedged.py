@@ -152,7 +152,7 @@ def test_dear_bytes_wait_for_the_score_when_there_is_time() -> None:
     dear = start(byte_price=0.05 / 15_000)
     assert policy.decide(dear).action is Action.CONTINUE
     sure = after_first((0.78, 0.78, 0.78, 0.78), byte_price=dear.byte_price)
-    assert policy.decide(sure).action is Action.EXIT
+    assert policy.decide(sure).action is not Action.OFFLOAD
     doubtful = after_first((0.38, 0.48, 0.58, 0.68), byte_price=dear.byte_price)
     assert policy.decide(doubtful).action is Action.OFFLOAD
     # Too late to look first: after the stage nothing could come in time any more.
@@ -160,8 +160,19 @@ def test_dear_bytes_wait_for_the_score_when_there_is_time() -> None:
 
 
 def test_sure_answers_leave_early() -> None:
-    decision = HedgedGain(tables=TABLES).decide(after_first((0.9, 0.9, 0.9, 0.9)))
+    policy = HedgedGain(tables=TABLES)
+    decision = policy.decide(after_first((0.995, 0.995, 0.995, 0.995)))
     assert (decision.action, decision.reason) == (Action.EXIT, "confident")
+    worse = policy.decide(after_first((0.9, 0.85, 0.85, 0.85)))
+    assert (worse.action, worse.reason) == (Action.EXIT, "confident")
+
+
+def test_doubtful_answers_compute_on_unless_energy_has_a_price() -> None:
+    """An expected improvement of nothing is only an estimate while the answer itself is doubtful."""
+    policy = HedgedGain(tables=TABLES)
+    doubtful = after_first((0.8, 0.8, 0.8, 0.8), link=None, options=())
+    assert policy.decide(doubtful).action is Action.CONTINUE
+    assert policy.decide(replace(doubtful, energy_price=1e-6)).action is Action.EXIT
 
 
 def test_certified_thresholds_are_obeyed() -> None:
