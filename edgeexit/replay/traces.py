@@ -16,8 +16,9 @@ from edgeexit.replay.formats.sabre import is_sabre, read_sabre
 from edgeexit.replay.formats.steps import Steps
 from edgeexit.replay.outages import Gaps
 
-# The longest public trace seen is a few MB; this holds hours of mahimahi stamps and bounds memory.
-FILE_CAP_BYTES = 64 * 2**20
+# The longest public trace seen is a few MB; this holds an hour of mahimahi stamps at 10 Mbit/s, and bounds
+# what a hostile file can make us hold to some hundreds of MB.
+FILE_CAP_BYTES = 32 * 2**20
 
 
 class LinkTrace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from edgeexit.errors import TraceError
 from edgeexit.replay.formats.steps import Steps, checked_rate, checked_steps, number
 
@@ -21,7 +23,7 @@ def read_mahimahi(text: str, *, file: str) -> Steps:
     """
     packets: dict[int, int] = {}
     before = 0
-    for line, row in enumerate(text.split("\n"), start=1):
+    for line, row in enumerate(StringIO(text), start=1):
         stamp = number(row.strip(), name="time stamp", file=file, line=line)
         if stamp != int(stamp):
             raise TraceError(f"time stamp {row.strip()} is not a whole millisecond", file=file, line=line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from edgeexit.errors import TraceError
 from edgeexit.replay.formats.steps import Steps, checked_rate, checked_steps, number
 
@@ -19,7 +21,7 @@ def read_pensieve(text: str, *, file: str) -> Steps:
     edges_ms: list[float] = []
     capacity_bytes: list[float] = []
     origin_s = 0.0
-    for line, row in enumerate(text.split("\n"), start=1):
+    for line, row in enumerate(StringIO(text), start=1):
         fields = row.split()
         if len(fields) != 2:
             raise TraceError(
