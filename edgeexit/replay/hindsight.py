@@ -15,9 +15,10 @@ from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.simulator import replay
 from edgeexit.replay.world import World
 
-# Rules that go on to the next round of the search, and frames of the first round.
-SURVIVORS = 12
-FIRST_FRAMES = 300
+# Rules that go on to the second round of the search, and frames of the first round: enough that a rule in
+# the first rank by some points is among the survivors.
+SURVIVORS = 10
+FIRST_FRAMES = 250
 # Every third threshold of the whole grid, for searches that must be quick.
 FEW_THRESHOLDS = THRESHOLDS[2::3]
 
@@ -33,18 +34,19 @@ class BestRule:
 def best_static_rule(worlds: Sequence[World], *, thresholds: Sequence[float] = FEW_THRESHOLDS) -> BestRule:
     """The rule with the best mean objective over the worlds.
 
-    All rules run on the first frames of each world, the best dozen on all of them.
+    All rules run on the first frames of the first world, the best ten on all of them.
     """
     stage_count = worlds[0].scenario.profile.stage_count
     rules = list(static_rules(stage_count, thresholds=thresholds))
-    openings = [world.beginning(FIRST_FRAMES) for world in worlds]
-    ranked = sorted(rules, key=lambda rule: _objective(_runs(rule, openings), worlds), reverse=True)
-    runs = {rule: _runs(rule, worlds) for rule in ranked[:SURVIVORS]}
+    openings = [worlds[0].beginning(FIRST_FRAMES)]
+    ranked = sorted(rules, key=lambda rule: _objective(rule_runs(rule, openings), worlds), reverse=True)
+    runs = {rule: rule_runs(rule, worlds) for rule in ranked[:SURVIVORS]}
     winner = max(runs, key=lambda rule: _objective(runs[rule], worlds))
     return BestRule(winner, runs[winner])
 
 
-def _runs(rule: StaticRule, worlds: Sequence[World]) -> tuple[Outcome, ...]:
+def rule_runs(rule: StaticRule, worlds: Sequence[World]) -> tuple[Outcome, ...]:
+    """A rule in each of the worlds."""
     return tuple(replay(world, Controller(rule, NoForecast(), LinkEstimator())) for world in worlds)
 
 
@@ -72,14 +74,14 @@ class NoForecast:
         return 0.0
 
 
-def best_common_rule(rows: Sequence[Sequence[World]], candidates: Sequence[StaticRule]) -> StaticRule:
-    """The one rule with the best mean objective over all rows, among the rows' own winners.
+def best_common_rule(rows: Sequence[World], candidates: Sequence[StaticRule]) -> StaticRule:
+    """The one rule with the best mean objective over all rows, one world each, among the rows' winners.
 
-    It is tried on the first frames of each world only; a rule that wins nowhere is not considered.
+    It is tried on the first frames only; a rule that wins nowhere is not considered.
     """
-    openings = [[world.beginning(FIRST_FRAMES) for world in worlds] for worlds in rows]
+    openings = [world.beginning(FIRST_FRAMES) for world in rows]
 
     def mean(rule: StaticRule) -> float:
-        return float(np.mean([_objective(_runs(rule, worlds), worlds) for worlds in openings]))
+        return float(np.mean([_objective(rule_runs(rule, [world]), [world]) for world in openings]))
 
     return max(dict.fromkeys(candidates), key=mean)

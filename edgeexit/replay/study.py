@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.decide.policies.hindsight import static_rules
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
-from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_static_rule
+from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_common_rule, best_static_rule, rule_runs
 from edgeexit.replay.metrics import Metrics, block_interval, gap_closed, metrics
 from edgeexit.replay.oracles import Clairvoyance, oracle
 from edgeexit.replay.outcome import LATE_COMPUTE, LATE_NETWORK, NEVER_ANSWERED, Outcome
@@ -20,6 +21,7 @@ from edgeexit.replay.simulator import replay
 from edgeexit.replay.world import World, world_of
 
 HINDSIGHT = "best-static-in-hindsight"
+COMMON_RULE = "best-static-for-all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +107,24 @@ def run_study(
     recording: Recording,
     *,
     seeds: Sequence[int],
+    more_seeds: Sequence[int] = (),
     policies: Mapping[str, ControllerFactory] | None = None,
     hindsight: bool = True,
     thresholds: Sequence[float] = FEW_THRESHOLDS,
     progress: Progress | None = None,
 ) -> list[RowFigures]:
-    """All rows. `policies` must hold the floor and the project's own; all contenders where not given."""
+    """All rows. `policies` must hold the floor and the project's own; all contenders where not given.
+
+    `more_seeds` are run for these two and the oracles only: shares of small gaps need many frames.
+    """
     made = contenders() if policies is None else policies
     figures: list[RowFigures] = []
     for index, row in enumerate(rows):
         if progress is not None:
             progress(index, len(rows), row.scenario.name)
         worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
-        figures.append(study_row(row, worlds, made, hindsight=hindsight, thresholds=thresholds))
+        more = [world_of(row.scenario, recording, seed) for seed in more_seeds]
+        figures.append(study_row(row, worlds, made, more=more, hindsight=hindsight, thresholds=thresholds))
     if progress is not None:
         progress(len(rows), len(rows), "")
     return figures
@@ -128,32 +135,34 @@ def study_row(
     worlds: Sequence[World],
     policies: Mapping[str, ControllerFactory],
     *,
+    more: Sequence[World] = (),
     hindsight: bool = True,
     thresholds: Sequence[float] = FEW_THRESHOLDS,
 ) -> RowFigures:
-    """One row in worlds already drawn, one a seed."""
-    scenario, recording = row.scenario, worlds[0].recording
-    runs: dict[str, Sequence[Outcome]] = {
-        name: [replay(world, make(scenario.profile, recording)) for world in worlds]
-        for name, make in policies.items()
-    }
+    """One row in worlds already drawn, one a seed; in `more` only floor, own and oracles are run."""
+    scenario = row.scenario
+    runs: dict[str, Sequence[Outcome]] = {name: _runs(worlds, make) for name, make in policies.items()}
     rule_name: str | None = None
     if hindsight:
         best = best_static_rule(worlds, thresholds=thresholds)
         runs[HINDSIGHT], rule_name = best.outcomes, best.rule.name
     price = scenario.byte_price
     worth = {name: _worth(outcomes, price) for name, outcomes in runs.items()}
-    latency = np.concatenate([_oracle_worth(world, guarded=True) for world in worlds])
-    relaxed = [oracle(world, Clairvoyance.LATENCY) for world in worlds]
+    own_runs = [*runs[OWN], *_runs(more, policies[OWN])]
+    floor_runs = [*runs[FLOOR], *_runs(more, policies[FLOOR])]
+    everywhere = [*worlds, *more]
+    own, floor = _worth(own_runs, price), _worth(floor_runs, price)
+    latency = np.concatenate([_oracle_worth(world, guarded=True) for world in everywhere])
+    relaxed = [oracle(world, Clairvoyance.LATENCY) for world in everywhere]
     bound = float(np.mean([each.objective(price) for each in relaxed]))
-    floor, own = worth[FLOOR], worth[OWN]
     gap = float((latency - floor).mean())
     gain = block_interval(own - floor)
     closed = gap_closed(float(own.mean()), float(floor.mean()), float(latency.mean()))
     # The shortfall to the oracle is what chance moves; the gap itself is common to all policies.
     short = block_interval(latency - own)
-    late = np.concatenate([_late(outcome) for outcome in runs[OWN]])
+    late = np.concatenate([_late(outcome) for outcome in own_runs])
     possible = np.concatenate([each.possible for each in relaxed])
+    compared = worth[OWN]
     return RowFigures(
         scenario=scenario.name,
         board=row.board,
@@ -163,12 +172,12 @@ def study_row(
         contention=row.contention,
         outages=row.outages,
         frames=len(own),
-        seeds=len(worlds),
+        seeds=len(everywhere),
         floor=float(floor.mean()),
         oracle_latency=float(latency.mean()),
         oracle_relaxed=bound,
         oracle_correctness=float(
-            np.mean([oracle(world, Clairvoyance.CORRECTNESS).objective(price) for world in worlds])
+            np.mean([oracle(world, Clairvoyance.CORRECTNESS).objective(price) for world in everywhere])
         ),
         gap_points=100.0 * gap,
         gain_points=100.0 * gain.mean,
@@ -178,20 +187,56 @@ def study_row(
         gap_closed_low=None if closed is None else 1.0 - short.high / gap,
         gap_closed_high=None if closed is None else 1.0 - short.low / gap,
         gap_closed_relaxed=gap_closed(float(own.mean()), float(floor.mean()), bound),
-        late_network=int(sum((outcome.fates == LATE_NETWORK).sum() for outcome in runs[OWN])),
+        late_network=int(sum((outcome.fates == LATE_NETWORK).sum() for outcome in own_runs)),
         late_fraction=float(late.mean()),
         late_avoidable=float((late & possible).mean()),
         hindsight_rule=rule_name,
         policies={
-            name: _figures(outcomes, price, float(floor.mean()), float(latency.mean()))
+            name: _figures(
+                outcomes, price, float(worth[FLOOR].mean()), float(latency[: len(compared)].mean())
+            )
             for name, outcomes in runs.items()
         },
         beaten_by=tuple(
-            _beaten(scenario.name, name, each - own)
+            _beaten(scenario.name, name, each - compared)
             for name, each in worth.items()
-            if name != OWN and float(each.mean()) > float(own.mean())
+            if name != OWN and float(each.mean()) > float(compared.mean())
         ),
     )
+
+
+def with_common_rule(
+    rows: Sequence[GridRow],
+    figures: Sequence[RowFigures],
+    recording: Recording,
+    *,
+    seeds: Sequence[int],
+    thresholds: Sequence[float] = FEW_THRESHOLDS,
+) -> list[RowFigures]:
+    """The same figures with one static rule for all rows among the policies, the best one in hindsight."""
+    by_name = {rule.name: rule for rule in static_rules(recording.stage_count, thresholds=thresholds)}
+    winners = [by_name[row.hindsight_rule] for row in figures if row.hindsight_rule is not None]
+    if not winners:
+        return list(figures)
+    openings = [world_of(row.scenario, recording, seeds[0]) for row in rows]
+    rule = best_common_rule(openings, winners)
+    own = contenders()[OWN]
+    made: list[RowFigures] = []
+    for row, figure in zip(rows, figures, strict=True):
+        price = row.scenario.byte_price
+        worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
+        outcomes = rule_runs(rule, worlds)
+        ahead = _worth(outcomes, price) - _worth(_runs(worlds, own), price)
+        common = _figures(outcomes, price, figure.floor, figure.oracle_latency)
+        beaten = figure.beaten_by
+        if float(ahead.mean()) > 0.0:
+            beaten = (*beaten, _beaten(figure.scenario, COMMON_RULE, ahead))
+        made.append(replace(figure, policies={**figure.policies, COMMON_RULE: common}, beaten_by=beaten))
+    return made
+
+
+def _runs(worlds: Sequence[World], make: ControllerFactory) -> list[Outcome]:
+    return [replay(world, make(world.scenario.profile, world.recording)) for world in worlds]
 
 
 def _worth(outcomes: Sequence[Outcome], price: float) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import BANDS, PI_4_MS, Board, GridRow, grid_row, standard_grid, vit_tiny
 from edgeexit.replay.showcase import most_telling, showcase, strongest
 from edgeexit.replay.simulator import simulate
-from edgeexit.replay.study import HINDSIGHT, RowFigures, run_study
+from edgeexit.replay.study import COMMON_RULE, HINDSIGHT, RowFigures, run_study, with_common_rule
 from edgeexit.replay.study_report import write_study_report
 from edgeexit.replay.world import world_of
 
@@ -52,6 +52,27 @@ def test_a_study_holds_every_policy_between_floor_and_oracles(figures: list[RowF
         ahead = {name for name, each in row.policies.items() if each.objective > own.objective + 1e-9}
         assert beaten == ahead - {OWN}
         assert all(each.points > 0.0 for each in row.beaten_by)
+
+
+def test_one_static_rule_for_all_rows_is_no_better_than_the_best_of_each(
+    recording: Recording, figures: list[RowFigures]
+) -> None:
+    rows = rows_of(recording)
+    for before, after in zip(figures, with_common_rule(rows, figures, recording, seeds=(1, 2)), strict=True):
+        assert set(after.policies) == {*before.policies, COMMON_RULE}
+        best = after.policies[HINDSIGHT].objective
+        assert after.policies[COMMON_RULE].objective <= best + 0.02
+
+
+def test_more_seeds_go_to_the_gap_only(recording: Recording) -> None:
+    made = contenders()
+    few = {name: made[name] for name in (OWN, FLOOR, "alert")}
+    row = rows_of(recording)[:1]
+    plain = run_study(row, recording, seeds=(1,), policies=few, hindsight=False)[0]
+    more = run_study(row, recording, seeds=(1,), more_seeds=(2, 3), policies=few, hindsight=False)[0]
+    assert more.frames == 3 * plain.frames
+    assert more.policies["alert"].objective == plain.policies["alert"].objective
+    assert more.beaten_by == plain.beaten_by
 
 
 def test_the_policy_closes_most_of_a_wide_gap(figures: list[RowFigures]) -> None:
