@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeexit.bundle.store import Bundle
-from edgeexit.cli.demo.link import DELAY_MS
 from edgeexit.cli.demo.plan import Folders
 from edgeexit.cli.demo.steps import Run
 from edgeexit.decide.answer import Answer, Record
@@ -52,7 +51,7 @@ def write_report(folder: Path, bundle: Bundle, folders: Folders, run: Run) -> Ru
             network=bundle.manifest.provenance.network,
             policy=started.policy,
             stage_count=bundle.manifest.stage_count,
-            remarks=_remarks(started),
+            remarks=(*_remarks(started), _link(run)),
         ),
         baselines=_baselines(records, recording, started, run),
         marks=(run.link_cut, run.gateway_gone),
@@ -78,7 +77,7 @@ def _baselines(
         gateway_stage_ms=gateway_stage_times(records, started.stage_ms),
         deadlines=seen_deadlines(records),
         uplink=read_trace(run.trace),
-        rtt_ms=2.0 * DELAY_MS + HAND_OVER_MS,
+        rtt_ms=2.0 * run.link.delay_ms + HAND_OVER_MS,
         link_origin_ms=run.link_origin_ms,
         outages=(
             Outage(cut.start_ms, cut.end_ms, OutageKind.LINK),
@@ -112,4 +111,12 @@ def _remarks(started: RunStarted) -> tuple[str, ...]:
         f"by the factor {started.slowdown:g} of its profile; the gateway ran at full speed.",
         "The baselines are replayed: the same frames, budgets and link, with recorded answers and the "
         "stage times measured at the start of the run.",
+    )
+
+
+def _link(run: Run) -> str:
+    trace = read_trace(run.trace)
+    return (
+        f"The link carried {trace.mean_bps / 1e6:.2f} Mbit/s on average, {run.link.delay_ms:.1f} ms one way; "
+        "bandwidth followed a trace, in both directions."
     )

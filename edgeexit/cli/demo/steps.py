@@ -15,7 +15,7 @@ import msgspec
 
 from edgeexit.board.profile import read_profile
 from edgeexit.bundle.store import Bundle, open_bundle
-from edgeexit.cli.demo.link import DELAY_MS, write_link
+from edgeexit.cli.demo.link import Link, link_for, write_link
 from edgeexit.cli.demo.live import Screen, Tail, Tally
 from edgeexit.cli.demo.plan import Fault, Folders, Timing
 from edgeexit.cli.demo.programs import Program, edgeexit_words
@@ -124,6 +124,7 @@ class Run:
 
     results: Path
     trace: Path
+    link: Link
     link_origin_ms: float
     link_cut: Mark
     gateway_gone: Mark
@@ -141,14 +142,17 @@ def serve(
         shutil.rmtree(folders.store, ignore_errors=True)
         shutil.copytree(bundle.path, store)
     trace, results = run / "link.trace", run / "results.jsonl"
+    image = min(codec.payload_bytes for codec in bundle.manifest.boundaries[0].codecs)
+    shape = link_for(timing.full_local_ms, image)
     if link is None:
-        write_link(trace, seconds=timing.seconds, seed=1)
+        write_link(trace, shape, seconds=timing.seconds, seed=1)
     else:
         shutil.copyfile(link, trace)
     with ExitStack() as parts:
         broker = parts.enter_context(Broker())
         say(f"serve      broker {broker.kind} on port {broker.port}")
-        shaper_words = (sys.executable, "-m", "edgeexit.cli.demo.shaper", str(trace), str(DELAY_MS))
+        say(f"link       {shape.median_mbps:.2f} Mbit/s in the median, {shape.delay_ms:.1f} ms one way")
+        shaper_words = (sys.executable, "-m", "edgeexit.cli.demo.shaper", str(trace), str(shape.delay_ms))
         shaper = parts.enter_context(
             Program("link", (*shaper_words, str(broker.port)), log=run / "link.log", talks=True)
         )
@@ -165,7 +169,7 @@ def serve(
         device = parts.enter_context(Program("device", device_words, log=run / "device.log"))
         stage = Stage(device, gateway, shaper)
         link_cut, gateway_gone = stage.play(Tail(results), timing, board)
-    return Run(results, trace, float(link_origin_ms), link_cut, gateway_gone)
+    return Run(results, trace, shape, float(link_origin_ms), link_cut, gateway_gone)
 
 
 class Stage:

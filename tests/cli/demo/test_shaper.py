@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeexit.cli.demo.link import write_link
+from edgeexit.cli.demo.link import link_for, write_link
 from edgeexit.cli.demo.shaper import Pace, Shape, Shaper
 from edgeexit.replay.traces import read_trace
 
@@ -23,8 +23,10 @@ def constant_link(path: Path, mbps: float) -> Path:
 
 
 def test_the_demos_own_link_is_a_trace_with_ups_and_downs(tmp_path: Path) -> None:
-    write_link(tmp_path / "a", seconds=60, seed=1)
-    write_link(tmp_path / "b", seconds=60, seed=1)
+    link = link_for(full_local_ms=20.0, payload_bytes=1000)
+    assert 1000 * 8 / (link.median_mbps * 1000) < 20.0
+    write_link(tmp_path / "a", link, seconds=60, seed=1)
+    write_link(tmp_path / "b", link, seconds=60, seed=1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     trace = read_trace(tmp_path / "a")
     assert trace.period_ms == 61_000
