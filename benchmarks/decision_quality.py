@@ -161,16 +161,21 @@ def measure(asked: argparse.Namespace) -> Result:
 
 
 def _recording(path: Path) -> Recording:
-    """The recording, made from the demo's bundle and test images where there is none yet."""
-    if path.is_file():
-        return load_recording(path)
-    if path != DEMO / "recording.safetensors" or not (DEMO / "bundle").is_dir():
+    """The recording; the demo's own is made from its bundle and test images where it is not of that bundle."""
+    own = path == DEMO / "recording.safetensors" and (DEMO / "bundle").is_dir()
+    if not own:
+        if path.is_file():
+            return load_recording(path)
         raise EdgeExitError(
             f"no recording at {path}",
             why="neither the file nor the demo's bundle is there",
             fix="run `make demo` first, or: edgeexit record BUNDLE IMAGES --out FILE",
         )
     bundle = open_bundle(DEMO / "bundle")
+    if path.is_file():
+        kept = load_recording(path)
+        if kept.note.bundle_digest == bundle.digest:
+            return kept
     truth = read_truth(DEMO / "images", bundle.manifest.labels)
     names = sorted(truth)
     chosen = {name: truth[name] for name in names[:: max(1, len(names) // SAMPLES)][:SAMPLES]}

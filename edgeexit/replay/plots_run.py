@@ -210,6 +210,8 @@ def _shade(
                 textcoords="offset points",
                 fontsize=8.5,
                 color="#1d2733" if over else "#5d6b7a",
+                # On a filled area words need a ground of their own.
+                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5} if over else None,
             )
 
 
