@@ -76,14 +76,14 @@ def run(
 
 
 def _transport(bundle: Bundle, broker: str) -> MqttTransport:
-    from edgeexit.device.config import host_id
+    from edgeexit.board.host_name import host_id
     from edgeexit.transport.address import parse_broker
     from edgeexit.transport.exchange import ServedBundle
     from edgeexit.transport.offload import MqttTransport, OffloadConfig
 
     manifest = bundle.manifest
     served = ServedBundle(bundle.digest, manifest.stage_count, manifest.exits[0].output.size)
-    return MqttTransport(OffloadConfig(parse_broker(broker), f"{host_id()[:40]}-run"), served)
+    return MqttTransport(OffloadConfig(parse_broker(broker), f"{host_id('device')[:40]}-run"), served)
 
 
 def _await_link(engine: Engine, transport: MqttTransport) -> None:

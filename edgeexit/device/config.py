@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from edgeexit.board.host_name import host_id
 from edgeexit.board.settings import Table, decode_settings, parse_toml, refuse_unknown
 from edgeexit.errors import ConfigError
-from edgeexit.transport.topics import ID_CAP, require_id
+from edgeexit.transport.topics import require_id
 
 # Only variables that begin so are looked at: EDGEEXIT__BUDGET__LATENCY_MS sets budget.latency_ms.
 ENVIRONMENT_PREFIX = "EDGEEXIT__"
@@ -156,18 +156,9 @@ def load_config(
     name = str(path) if path is not None else "the command line"
     config = decode_settings(merged, DeviceConfig, file=name)
     if not config.device:
-        config = msgspec.structs.replace(config, device=host_id())
+        config = msgspec.structs.replace(config, device=host_id("device"))
     _check(config, file=name)
     return config
-
-
-def host_id() -> str:
-    """This machine's name as a device id."""
-    letters = [letter if letter in _ID_LETTERS else "-" for letter in socket.gethostname().lower()]
-    return "".join(letters).strip("-")[:ID_CAP] or "device"
-
-
-_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
 def _read(path: Path) -> Table:

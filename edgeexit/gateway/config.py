@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import msgspec
 
+from edgeexit.board.host_name import host_id
+from edgeexit.board.settings import parse_toml
 from edgeexit.errors import ConfigError
 from edgeexit.transport.address import Credentials, parse_broker
-from edgeexit.transport.topics import ID_CAP, require_id
+from edgeexit.transport.topics import require_id
 
-# A configuration file is a page of text; anything larger is another file.
-CONFIG_CAP_BYTES = 64 * 2**10
 ConfigValue = str | int | float | bool | Path | None
 
 
@@ -48,7 +46,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         if not self.id:
-            object.__setattr__(self, "id", host_id())
+            object.__setattr__(self, "id", host_id("gateway"))
         require_id(self.id, key="id")
         parse_broker(self.broker)
         bounds = {"threads": self.threads, "queue_limit": self.queue_limit, "bundle_limit": self.bundle_limit}
@@ -106,31 +104,22 @@ def read_config(file: Path | None, flags: Mapping[str, ConfigValue]) -> GatewayC
         raise
 
 
-def host_id() -> str:
-    """This machine's name as a gateway id."""
-    word = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
-    return (word or "gateway")[:ID_CAP]
-
-
 def _read_table(file: Path) -> dict[str, object]:
     """The `[gateway]` table of a TOML file."""
     try:
-        with file.open("rb") as stream:
-            text = stream.read(CONFIG_CAP_BYTES + 1)
+        content = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{file} cannot be read", file=str(file), why=error.strerror) from error
-    if len(text) > CONFIG_CAP_BYTES:
-        raise ConfigError(f"{file} is refused", file=str(file), why=f"larger than {CONFIG_CAP_BYTES} bytes")
-    try:
-        tables = msgspec.toml.decode(text, type=dict[str, dict[str, object]])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not understood", file=str(file), why=str(error)) from error
+    tables = parse_toml(content, file=str(file))
     for name in tables:
         if name != "gateway":
             raise ConfigError(
                 f"table [{name}] is unknown", file=str(file), key=name, fix="settings stand in [gateway]"
             )
-    return tables.get("gateway", {})
+    table = tables.get("gateway", {})
+    if not isinstance(table, dict):
+        raise ConfigError("gateway is no table", file=str(file), key="gateway", fix="begin it with [gateway]")
+    return table
 
 
 def _decode_path(kind: type, value: object) -> object:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.device.config import DeviceConfig, host_id, load_config
+from edgeexit.board.host_name import host_id
+from edgeexit.device.config import DeviceConfig, load_config
 from edgeexit.errors import ConfigError
 
 SOURCE = '[source]\nkind = "directory"\npath = "images"\n'
@@ -31,7 +32,7 @@ def test_little_has_to_be_said(tmp_path: Path) -> None:
     assert config.bundle == "/var/lib/edgeexit/current"
     assert config.budget.latency_ms == 100.0
     assert config.broker is None
-    assert config.device == host_id()
+    assert config.device == host_id("device")
 
 
 def test_all_can_be_said(tmp_path: Path) -> None:
@@ -172,5 +173,5 @@ def test_any_bytes_are_a_configuration_or_one_typed_error(
 
 
 def test_this_machine_has_an_id_that_can_stand_in_a_topic() -> None:
-    assert set(host_id()) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    assert host_id()
+    assert set(host_id("device")) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert host_id("device")

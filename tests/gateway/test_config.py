@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeexit.board.host_name import host_id
 from edgeexit.errors import ConfigError
-from edgeexit.gateway.config import GatewayConfig, host_id, read_config
+from edgeexit.gateway.config import GatewayConfig, read_config
 from edgeexit.transport.topics import require_id
 
 
@@ -19,8 +20,8 @@ def test_flags_override_the_file_and_none_does_not(tmp_path: Path) -> None:
 
 
 def test_id_is_this_host_by_default() -> None:
-    assert GatewayConfig(store=Path("bundles")).id == host_id()
-    assert require_id(host_id(), key="id")
+    assert GatewayConfig(store=Path("bundles")).id == host_id("gateway")
+    assert require_id(host_id("gateway"), key="id")
 
 
 def test_workers_default_to_processors_per_thread() -> None:
