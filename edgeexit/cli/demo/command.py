@@ -34,6 +34,7 @@ def demo(
 ) -> None:
     """Train, convert, flash, serve and run on real images; then report."""
     import msgspec
+    from rich.console import Console
 
     from edgeexit.cli.demo.plan import Folders
     from edgeexit.cli.demo.report import write_report
@@ -48,10 +49,15 @@ def demo(
         arguments += ["--data", str(data)]
     if train_seconds is not None:
         arguments += ["--train-seconds", str(train_seconds)]
-    bundle = make_bundle(Recipe(recipe, tuple(arguments)), folders, image_count=images)
+    bundle = make_bundle(Recipe(recipe, tuple(arguments)), folders, image_count=images, quiet=as_json)
     timing = time_board(bundle, played, folders, seconds)
-    run = serve(bundle, folders, timing, board=played, link=trace, say=typer.echo)
-    typer.echo("report     replaying the fixed policies over the same run")
+
+    def say(line: str) -> None:
+        typer.echo(line, err=as_json)
+
+    console = Console(stderr=as_json)
+    run = serve(bundle, folders, timing, board=played, link=trace, say=say, console=console)
+    say("report     replaying the fixed policies over the same run")
     figures = write_report(folder, bundle, folders, run)
     if as_json:
         show_json(msgspec.json.encode(figures))

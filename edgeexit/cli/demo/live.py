@@ -67,11 +67,11 @@ class Tally:
 class Screen:
     """A live table on a terminal; elsewhere a plain line a second."""
 
-    def __init__(self, title: str, seconds: float) -> None:
-        self._console = Console()
+    def __init__(self, console: Console, title: str, seconds: float) -> None:
+        self._console = console
         self._title = title
         self._seconds = seconds
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._next_line_s = 0.0
 
     def __enter__(self) -> Screen:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
 
 from edgeexit.board.profile import read_profile
 from edgeexit.bundle.store import Bundle, open_bundle
@@ -47,8 +48,11 @@ class Recipe:
     arguments: tuple[str, ...]
 
 
-def make_bundle(recipe: Recipe, folders: Folders, *, image_count: int) -> Bundle:
-    """Run the recipe: data, training, conversion. What is finished already is not done again."""
+def make_bundle(recipe: Recipe, folders: Folders, *, image_count: int, quiet: bool) -> Bundle:
+    """Run the recipe: data, training, conversion. What is finished already is not done again.
+
+    `quiet` leaves standard output alone: what the recipe says goes to standard error.
+    """
     if not recipe.script.exists():
         raise ConfigError(
             f"{recipe.script} is not there",
@@ -63,7 +67,7 @@ def make_bundle(recipe: Recipe, folders: Folders, *, image_count: int) -> Bundle
         *("--images", str(folders.images), "--image-count", str(image_count)),
         *recipe.arguments,
     ]
-    done = subprocess.run(words, check=False)
+    done = subprocess.run(words, stdout=sys.stderr if quiet else None, check=False)
     if done.returncode != 0:
         raise DataError(
             f"{recipe.script.name} failed", file=str(recipe.script), why=f"exit code {done.returncode}"
@@ -131,7 +135,14 @@ class Run:
 
 
 def serve(
-    bundle: Bundle, folders: Folders, timing: Timing, *, board: str | None, link: Path | None, say: Say
+    bundle: Bundle,
+    folders: Folders,
+    timing: Timing,
+    *,
+    board: str | None,
+    link: Path | None,
+    say: Say,
+    console: Console,
 ) -> Run:
     """Broker, shaped link, gateway and device, each a process; frames, faults; the results file."""
     run = folders.run
@@ -168,7 +179,7 @@ def serve(
         device_words = edgeexit_words("device", "--config", str(on_board))
         device = parts.enter_context(Program("device", device_words, log=run / "device.log"))
         stage = Stage(device, gateway, shaper)
-        link_cut, gateway_gone = stage.play(Tail(results), timing, board)
+        link_cut, gateway_gone = stage.play(Tail(results), timing, board, console)
     return Run(results, trace, shape, float(link_origin_ms), link_cut, gateway_gone)
 
 
@@ -180,14 +191,14 @@ class Stage:
         self._gateway = gateway
         self._link = link
 
-    def play(self, tail: Tail, timing: Timing, board: str | None) -> tuple[Mark, Mark]:
+    def play(self, tail: Tail, timing: Timing, board: str | None, console: Console) -> tuple[Mark, Mark]:
         """Play the whole run; when the link was cut, and when the gateway was gone."""
         where = "this machine" if board is None else f"playing {board}"
         title = f"edgeexit demo, {where}: all stages take {timing.full_local_ms:.0f} ms"
         tally = Tally()
         begin_s = self._first_answer(tail, tally)
         link_cut = gateway_gone = False
-        with Screen(title, timing.seconds) as screen:
+        with Screen(console, title, timing.seconds) as screen:
             while (elapsed_s := time.monotonic() - begin_s) < timing.seconds:
                 if timing.outage.holds(elapsed_s) is not link_cut:
                     link_cut = not link_cut
