@@ -140,6 +140,8 @@ class Situation:
     energy_price: float = 0.0
     """Quality that one millijoule must buy (λ_e of the objective)."""
     stage_energy_mj: tuple[float, ...] = ()
+    time_price: float = 0.0
+    """Quality that one millisecond of this device must buy: what waiting frames lose meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

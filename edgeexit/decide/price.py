@@ -1,4 +1,4 @@
-"""Prices of bytes and energy, steered so that long-run use meets a long-run budget."""
+"""Prices: of bytes and energy, so that long-run use meets a budget; of time, while frames wait."""
 
 from __future__ import annotations
 
@@ -64,3 +64,39 @@ class DualPrice:
             self._used = 0.0
             self._since_ms = now_ms
         return self._price
+
+
+# Weight of the newest frame in the averages of a time price: some thirty frames count.
+NEWEST_WEIGHT = 0.03
+
+
+class TimePrice:
+    """What a millisecond of the device is worth to the frames that wait for it.
+
+    While frames wait, each millisecond spent on one is taken from the next, which would have earned
+    quality at the mean rate: that rate is the price. While none waits, time is free.
+    Units: price, quality a millisecond.
+    Source: marginal value theorem, Charnov, Theoretical Population Biology 1976.
+    """
+
+    __slots__ = ("_busy_ms", "_quality", "_waited")
+
+    def __init__(self) -> None:
+        self._quality = 0.0
+        self._busy_ms = 0.0
+        self._waited = 0.0
+
+    def frame(self, quality: float, busy_ms: float, *, waited: bool) -> None:
+        """Take a closed frame: its quality, how long it held the device, whether it had to wait for it."""
+        if not (isfinite(busy_ms) and busy_ms > 0.0 and isfinite(quality)):
+            return
+        self._quality += NEWEST_WEIGHT * (quality - self._quality)
+        self._busy_ms += NEWEST_WEIGHT * (busy_ms - self._busy_ms)
+        self._waited += NEWEST_WEIGHT * (waited - self._waited)
+
+    @property
+    def price(self) -> float:
+        """The price in force."""
+        if self._busy_ms <= 0.0:
+            return 0.0
+        return self._waited * max(0.0, self._quality) / self._busy_ms

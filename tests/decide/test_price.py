@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.decide.price import DualPrice
+from edgeexit.decide.price import DualPrice, TimePrice
 from edgeexit.errors import ConfigError
 
 
@@ -65,3 +65,29 @@ def test_a_price_is_never_negative_nor_above_its_cap(uses: list[tuple[float, flo
 def test_impossible_budgets_are_refused(budget: float) -> None:
     with pytest.raises(ConfigError):
         DualPrice(budget)
+
+
+def test_time_is_free_while_no_frame_waits() -> None:
+    price = TimePrice()
+    assert price.price == 0.0
+    for _ in range(200):
+        price.frame(0.8, 50.0, waited=False)
+    assert price.price == 0.0
+
+
+def test_time_costs_what_waiting_frames_would_earn() -> None:
+    price = TimePrice()
+    for _ in range(300):
+        price.frame(0.6, 50.0, waited=True)
+    assert price.price == pytest.approx(0.6 / 50.0, rel=0.01)
+    for index in range(300):
+        price.frame(0.6, 50.0, waited=index % 2 == 0)
+    assert price.price == pytest.approx(0.5 * 0.6 / 50.0, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.floats(allow_nan=True), st.floats(allow_nan=True), st.booleans()), max_size=50))
+def test_a_time_price_is_never_negative(frames: list[tuple[float, float, bool]]) -> None:
+    price = TimePrice()
+    for quality, busy_ms, waited in frames:
+        price.frame(quality, busy_ms, waited=waited)
+        assert price.price >= 0.0

@@ -172,7 +172,10 @@ def test_doubtful_answers_compute_on_unless_energy_has_a_price() -> None:
     policy = HedgedGain(tables=TABLES)
     doubtful = after_first((0.8, 0.8, 0.8, 0.8), link=None, options=())
     assert policy.decide(doubtful).action is Action.CONTINUE
-    assert policy.decide(replace(doubtful, energy_price=1e-6)).action is Action.EXIT
+    assert (
+        policy.decide(replace(doubtful, energy_price=1e-6, stage_energy_mj=(100.0,) * K)).action
+        is Action.EXIT
+    )
 
 
 def test_certified_thresholds_are_obeyed() -> None:
@@ -227,3 +230,23 @@ def test_after_the_last_exit_there_is_nothing_to_wait_for() -> None:
     evidence = Evidence(K - 1, 0.5, 1, PRIOR)
     done = start(stages_done=K, evidence=evidence, options=(), in_flight=InFlight(IMAGE, 5.0), offloads=1)
     assert HedgedGain(tables=TABLES).decide(done).action is Action.EXIT
+
+
+def test_dear_time_answers_sooner_and_sends_what_saves_time() -> None:
+    policy = HedgedGain(tables=TABLES)
+    local = after_first((0.6, 0.65, 0.7, 0.75), link=None, options=())
+    assert policy.decide(local).action is Action.CONTINUE
+    assert policy.decide(replace(local, time_price=0.01)).action is Action.EXIT
+    # Time for all stages: a reply would be no better, only sooner.
+    roomy = start(remaining_ms=1000.0)
+    assert policy.decide(roomy).action is Action.CONTINUE
+    assert policy.decide(replace(roomy, time_price=0.01)).action is Action.OFFLOAD
+
+
+def test_dear_time_waits_only_for_replies_that_come_soon() -> None:
+    policy = HedgedGain(tables=TABLES)
+    waiting = replace(
+        after_first((0.5, 0.5, 0.5, 0.9), in_flight=InFlight(IMAGE, 45.0), offloads=1), time_price=0.01
+    )
+    assert policy.decide(waiting).action is Action.WAIT
+    assert policy.decide(replace(waiting, time_price=0.1)).action is Action.EXIT

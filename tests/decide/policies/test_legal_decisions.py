@@ -33,6 +33,7 @@ from edgeexit.decide.policies.hindsight import Sending, StaticRule
 from edgeexit.decide.policies.local import AlwaysLocal, AnytimeLocal, FirstExit
 from edgeexit.decide.policies.network_profile import NetworkProfile
 from edgeexit.decide.policies.neurosurgeon import Neurosurgeon
+from edgeexit.decide.policies.paced import Paced
 from edgeexit.decide.policies.spinn import Design, Spinn
 
 K = 4
@@ -114,6 +115,7 @@ MAKERS: dict[str, Callable[[], Policy]] = {
     "hedged-gain": lambda: HedgedGain(tables=tables()),
     "hedged-gain, certified": lambda: HedgedGain(tables=tables(), thresholds=(0.9, 0.9, 0.9, 0.0)),
     "hedged-gain, no tables": lambda: HedgedGain(),
+    "paced": lambda: Paced(HedgedGain(tables=tables())),
     "anytime-local": AnytimeLocal,
     "always-local": AlwaysLocal,
     "first-exit": FirstExit,
@@ -129,7 +131,7 @@ MAKERS: dict[str, Callable[[], Policy]] = {
     "alert-classic": lambda: Alert(PROFILE, anytime=False),
     "ans": lambda: AutodidacticSurgeon(PROFILE),
 }
-ANYTIME = ("hedged-gain", "hedged-gain, certified", "hedged-gain, no tables", "anytime-local")
+ANYTIME = ("hedged-gain", "hedged-gain, certified", "hedged-gain, no tables", "paced", "anytime-local")
 
 fraction = st.floats(0.0, 1.0)
 
@@ -170,6 +172,7 @@ def situations(draw: st.DrawFn) -> Situation:
         later_options=later,
         energy_price=draw(st.sampled_from([0.0, 1e-4, 1.0])),
         stage_energy_mj=draw(st.sampled_from([(), (100.0,) * K])),
+        time_price=draw(st.sampled_from([0.0, 1e-3, 1.0])),
     )
 
 
