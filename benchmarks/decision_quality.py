@@ -161,7 +161,7 @@ def measure(asked: argparse.Namespace) -> Result:
 
 
 def _recording(path: Path) -> Recording:
-    """The recording; the demo's own is made from its bundle and test images where it is not of that bundle."""
+    """The recording asked for; the demo's own is made anew where it is not of the demo's present bundle."""
     own = path == DEMO / "recording.safetensors" and (DEMO / "bundle").is_dir()
     if not own:
         if path.is_file():
