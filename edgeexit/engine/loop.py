@@ -12,11 +12,12 @@ from edgeexit.decide.answer import Answer, Place, Record
 from edgeexit.decide.budget import BudgetSource
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
 from edgeexit.decide.latency import LatencyModel
+from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.deadline import DeadlineTimer
 from edgeexit.engine.frame import Finding, Frame, OpenFrame
 from edgeexit.engine.judging import Judge
-from edgeexit.engine.offloads import Flight, Offloads, in_flight
+from edgeexit.engine.offloads import Flight, Offloads, Tell, in_flight
 from edgeexit.errors import RunnerError
 from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Runner, Tensors
@@ -26,6 +27,10 @@ from edgeexit.transport.protocol import Clock, Transport
 WAIT_MS = 10.0
 # Two failed sends say that a third within the same frame would hardly be in time.
 OFFLOADS_PER_FRAME = 2
+
+
+def _untold(observation: Observation, now_ms: float) -> None:
+    """For policies that do not learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class _Parts:
     judge: Judge
     offloads: Offloads | None
     byte_price: float
+    tell: Tell
 
 
 class Engine:
@@ -65,6 +71,7 @@ class Engine:
     ) -> None:
         manifest = bundle.manifest
         judge = Judge(manifest, [runner.variant(stage) for stage in range(runner.stage_count)])
+        tell: Tell = policy.learn if isinstance(policy, Learner) else _untold
         offloads = None
         if transport is not None:
             offloads = Offloads(
@@ -75,6 +82,7 @@ class Engine:
                 judge=judge.judge,
                 clock=clock,
                 emit=emit,
+                tell=tell,
             )
         self._parts = _Parts(
             runner=runner,
@@ -85,6 +93,7 @@ class Engine:
             judge=judge,
             offloads=offloads,
             byte_price=byte_price,
+            tell=tell,
         )
         self._emit = emit
         self._transport = transport
@@ -166,6 +175,17 @@ class _Journey:
         answer = frame.answer
         if answer is None:  # nothing here could run, and nobody else answered
             raise self._failed or RunnerError("no stage could run")
+        self._parts.tell(
+            FrameClosed(
+                answer.frame,
+                answer.latency_ms,
+                answer.deadline_ms,
+                answer.exit,
+                frame.spent.stages_run,
+                frame.spent.offloads,
+            ),
+            answer.captured_ms + answer.latency_ms,
+        )
         return answer
 
     def _decide(self) -> Decision | None:
@@ -235,6 +255,7 @@ class _Journey:
             return
         ended_ms = parts.clock()
         parts.latency.observe(stage, ended_ms - began_ms, ended_ms)
+        parts.tell(StageDone(frame.frame.number, stage, ended_ms - began_ms), ended_ms)
         frame.spent.stages_run += 1
         self._boundary = done.boundary
         self._stages_done += 1

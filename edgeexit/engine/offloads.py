@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Manifest
 from edgeexit.decide.answer import OffloadOutcome, OffloadRecord, Place
 from edgeexit.decide.decision import Evidence, InFlight, LinkForecast, OffloadOption
+from edgeexit.decide.learner import Failed, Observation, Pinged, Replied, Sent
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.frame import Finding, OpenFrame
 from edgeexit.errors import EdgeExitError, OffloadError
 from edgeexit.runner.protocol import Tensor
 from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong, Transport
+
+Tell = Callable[[Observation, float], None]
+"""Where a policy that learns is told what was observed, and when (ms)."""
 
 # Weight of the newest encode time; encoding is a copy, so its time hardly moves.
 ENCODE_WEIGHT = 0.2
@@ -64,6 +68,7 @@ class Offloads:
         judge: Callable[[int, NDArray[np.float32]], Evidence],
         clock: Clock,
         emit: Callable[[OffloadRecord], None],
+        tell: Tell,
     ) -> None:
         self._digest = digest
         self._transport = transport
@@ -71,6 +76,7 @@ class Offloads:
         self._judge = judge
         self._clock = clock
         self._emit = emit
+        self._tell = tell
         self._exits = manifest.exits
         self._options = [
             [
@@ -159,6 +165,8 @@ class Offloads:
         except OffloadError:
             return None  # nothing left this board: there is nothing to record and nothing to learn
         self._link.sent(flight.token, option, sent_ms)
+        number = frame.frame.number
+        self._tell(Sent(number, option, sent_ms - frame.frame.captured_ms), sent_ms)
         self._remember_encode_ms(option, self._clock() - sent_ms)
         self._unsettled.append(flight)
         frame.spent.offloads += 1
@@ -220,18 +228,24 @@ class Offloads:
 
     def _learn(self, flight: Flight) -> None:
         landed_ms = flight.landed_ms if flight.landed_ms is not None else self._clock()
-        reply = flight.reply
+        number, option, reply = flight.frame.frame.number, flight.option, flight.reply
         if reply is None:
-            self._link.failed(flight.token, flight.failure or "unknown", landed_ms)
-        else:
-            self._link.replied(
-                flight.token,
-                elapsed_ms=reply.elapsed_ms,
-                queue_ms=reply.queue_ms,
-                compute_ms=reply.compute_ms,
-                downlink_bytes=reply.downlink_bytes,
-                now_ms=landed_ms,
-            )
+            reason = flight.failure or "unknown"
+            self._link.failed(flight.token, reason, landed_ms)
+            self._tell(Failed(number, option, landed_ms - flight.sent_ms, reason), landed_ms)
+            return
+        self._link.replied(
+            flight.token,
+            elapsed_ms=reply.elapsed_ms,
+            queue_ms=reply.queue_ms,
+            compute_ms=reply.compute_ms,
+            downlink_bytes=reply.downlink_bytes,
+            now_ms=landed_ms,
+        )
+        replied = Replied(
+            number, option, reply.elapsed_ms, reply.queue_ms, reply.compute_ms, reply.downlink_bytes
+        )
+        self._tell(replied, landed_ms)
 
     def _learn_probe(self, end: _ProbeEnd) -> None:
         self._probing = False
@@ -239,6 +253,7 @@ class Offloads:
             self._link.probe_failed(end.landed_ms)
         else:
             self._link.pinged(end.pong.uplink_bytes, end.pong.elapsed_ms, end.landed_ms)
+            self._tell(Pinged(end.pong.uplink_bytes, end.pong.elapsed_ms), end.landed_ms)
 
     def _settle(self) -> None:
         """Record the flights whose end and whose frame's end are both known."""

@@ -19,6 +19,7 @@ from edgeexit.decide.answer import Answer, OffloadOutcome, OffloadRecord, Place,
 from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
 from edgeexit.decide.latency import LatencyModel
+from edgeexit.decide.learner import FrameClosed, Observation, Replied, Sent, StageDone
 from edgeexit.engine import Engine, Frame
 from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, RunnerError
 from edgeexit.runner.protocol import StageOutput, Tensors
@@ -206,7 +207,7 @@ def test_the_last_exit_answers_when_nothing_hurries(tiny_bundle: Bundle) -> None
     with rig(tiny_bundle) as it:
         answer = it.answer()
     assert (answer.exit, answer.label, answer.place) == (2, 2, Place.DEVICE)
-    assert answer.on_time
+    assert answer.reason == "last-exit"
     assert it.answers() == [answer]
     assert [step.split(":")[0] for step in answer.route] == ["continue"] * 3 + ["exit"]
 
@@ -287,7 +288,7 @@ def test_a_reply_that_never_comes_costs_nothing_but_the_bytes(tiny_bundle: Bundl
     transport = HandTransport(lambda _future: None)
     with rig(tiny_bundle, send_then_wait, transport=transport) as it:
         answer = it.answer()
-    assert answer.on_time
+    assert answer.reason == "deadline"
     assert (answer.exit, answer.place, answer.offloads) == (0, Place.DEVICE, 1)
     assert [record.outcome for record in it.offloads()] == [OffloadOutcome.FAILED]
 
@@ -400,6 +401,44 @@ def test_probes_are_sent_between_frames(tiny_bundle: Bundle) -> None:
         assert len(transport.probes) == 1, "one probe at a time"
         transport.probes[0].set_result(Pong("attic", 4.0, 80))
         it.engine.idle()
+
+
+@dataclass(slots=True)
+class LearningPolicy:
+    """Sends once, then waits; keeps what it is told."""
+
+    name: str = "learning"
+    anytime: bool = True
+    told: list[tuple[Observation, float]] = field(default_factory=list)
+
+    def decide(self, situation: Situation) -> Decision:
+        return send_then_wait(situation)
+
+    def learn(self, observation: Observation, now_ms: float) -> None:
+        self.told.append((observation, now_ms))
+
+
+def test_a_policy_that_learns_is_told_what_happened_in_order(tiny_bundle: Bundle) -> None:
+    policy = LearningPolicy()
+    engine = Engine(
+        tiny_bundle,
+        ScriptedRunner(),
+        policy=policy,
+        latency=LatencyModel([1.0] * STAGES),
+        budgets=FixedBudget(Budget(5000.0)),
+        clock=clock_ms,
+        emit=lambda _record: None,
+        transport=HandTransport(after(0.02, reply())),
+    )
+    with engine:
+        engine.answer(Frame(7, "still", clock_ms(), np.zeros((8, 8), np.uint8)))
+        engine.idle()
+    kinds = [type(observation) for observation, _ in policy.told]
+    assert kinds.count(Sent) == kinds.count(Replied) == kinds.count(FrameClosed) == 1
+    assert kinds.index(Sent) < kinds.index(Replied)
+    assert StageDone in kinds
+    times = [at_ms for _, at_ms in policy.told]
+    assert all(at_ms > 0.0 for at_ms in times)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
