@@ -15,8 +15,8 @@ Floats = NDArray[np.float64]
 
 # Ridge of the regression; the paper's β.
 RIDGE = 1.0
-# Width of the confidence term, and the exponent of forced sampling; from a small grid on one
-# development scenario: wider explores hopeless cuts, narrower freezes on the first one that worked.
+# Width of the confidence term, ms, and the exponent of forced sampling. On the development scenario tried
+# widths from 3 to 300 and exponents from 0.15 to 0.4 come to the same.
 EXPLORATION = 30.0
 FORCED_EXPONENT = 0.25
 # First horizon; doubled whenever it is passed.
