@@ -97,8 +97,9 @@ def send_then_wait(situation: Situation) -> Decision:
 class HandTransport:
     """A transport whose replies the test sends by hand."""
 
-    def __init__(self, on_submit: Callable[[Future[OffloadReply]], None] | OffloadError) -> None:
+    def __init__(self, on_submit: Callable[[Future[OffloadReply]], Timer | None] | OffloadError) -> None:
         self._on_submit = on_submit
+        self._timers: list[Timer] = []
         self.requests: list[OffloadRequest] = []
         self.pending: list[Future[OffloadReply]] = []
         self.probes: list[Future[Pong]] = []
@@ -116,7 +117,9 @@ class HandTransport:
         self.requests.append(request)
         future: Future[OffloadReply] = Future()
         self.pending.append(future)
-        self._on_submit(future)
+        timer = self._on_submit(future)
+        if timer is not None:
+            self._timers.append(timer)
         return future
 
     def probe(self, payload_bytes: int) -> Future[Pong]:
@@ -125,6 +128,9 @@ class HandTransport:
         return future
 
     def close(self) -> None:
+        for timer in self._timers:  # as every transport does: no callback runs once it is closed
+            timer.cancel()
+            timer.join()
         for future in self.pending:
             if not future.done():
                 future.set_exception(LinkDown("closed"))
@@ -143,13 +149,15 @@ def reply(output: Sequence[float] = (0.0, 9.0, 0.0), exit_index: int = STAGES - 
     )
 
 
-def after(seconds: float, reply_: OffloadReply) -> Callable[[Future[OffloadReply]], None]:
+def after(seconds: float, reply_: OffloadReply) -> Callable[[Future[OffloadReply]], Timer]:
     def arrive(future: Future[OffloadReply]) -> None:
         if not future.done():
             future.set_result(reply_)
 
-    def start(future: Future[OffloadReply]) -> None:
-        Timer(seconds, arrive, [future]).start()
+    def start(future: Future[OffloadReply]) -> Timer:
+        timer = Timer(seconds, arrive, [future])
+        timer.start()
+        return timer
 
     return start
 
