@@ -40,7 +40,7 @@ from edgeexit.replay.recorded_run import profile_of
 from edgeexit.replay.recording import Recording, load_recording, save_recording
 from edgeexit.replay.scenarios import PI_4_MS, PI_5_MS, Board, GridRow, standard_grid, vit_tiny
 from edgeexit.replay.simulator import simulate
-from edgeexit.replay.study import Beaten, RowFigures, run_study, with_common_rule
+from edgeexit.replay.study import Beaten, RowFigures, run_study, with_rule_for_all
 from edgeexit.replay.timing import Costs, timed
 from edgeexit.runner.selection import monotonic_ms, open_verified
 
@@ -124,7 +124,7 @@ def measure(asked: argparse.Namespace) -> Result:
         rows, recording, seeds=seeds, more_seeds=more_seeds, thresholds=thresholds, progress=_progress
     )
     _say("one static rule for all rows", True)
-    figures = with_common_rule(rows, figures, recording, seeds=seeds, thresholds=thresholds)
+    figures = with_rule_for_all(rows, figures, recording, seeds=seeds, thresholds=thresholds)
     costs = _costs(rows, recording, asked.seed)
     counted = [row for row in figures if row.gap_points > COUNTED_GAP and row.gap_closed is not None]
     closed = [row.gap_closed for row in counted if row.gap_closed is not None]

@@ -74,7 +74,7 @@ class NoForecast:
         return 0.0
 
 
-def best_common_rule(rows: Sequence[World], candidates: Sequence[StaticRule]) -> StaticRule:
+def best_rule_for_all(rows: Sequence[World], candidates: Sequence[StaticRule]) -> StaticRule:
     """The one rule with the best mean objective over all rows, one world each, among the rows' winners.
 
     It is tried on the first frames only; a rule that wins nowhere is not considered.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.decide.policies.hindsight import static_rules
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
-from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_common_rule, best_static_rule, rule_runs
+from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_rule_for_all, best_static_rule, rule_runs
 from edgeexit.replay.metrics import Metrics, block_interval, gap_closed, metrics
 from edgeexit.replay.oracles import Clairvoyance, oracle
 from edgeexit.replay.outcome import LATE_COMPUTE, LATE_NETWORK, NEVER_ANSWERED, Outcome
@@ -21,7 +21,7 @@ from edgeexit.replay.simulator import replay
 from edgeexit.replay.world import World, world_of
 
 HINDSIGHT = "best-static-in-hindsight"
-COMMON_RULE = "best-static-for-all"
+RULE_FOR_ALL = "best-static-for-all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def study_row(
     gap = float((latency - floor).mean())
     gain = block_interval(own - floor)
     closed = gap_closed(float(own.mean()), float(floor.mean()), float(latency.mean()))
-    # The shortfall to the oracle is what chance moves; the gap itself is common to all policies.
+    # The shortfall to the oracle is what chance moves; the gap itself is shared by all policies.
     short = block_interval(latency - own)
     late = np.concatenate([_late(outcome) for outcome in own_runs])
     possible = np.concatenate([each.possible for each in relaxed])
@@ -205,7 +205,7 @@ def study_row(
     )
 
 
-def with_common_rule(
+def with_rule_for_all(
     rows: Sequence[GridRow],
     figures: Sequence[RowFigures],
     recording: Recording,
@@ -219,7 +219,7 @@ def with_common_rule(
     if not winners:
         return list(figures)
     openings = [world_of(row.scenario, recording, seeds[0]) for row in rows]
-    rule = best_common_rule(openings, winners)
+    rule = best_rule_for_all(openings, winners)
     own = contenders()[OWN]
     made: list[RowFigures] = []
     for row, figure in zip(rows, figures, strict=True):
@@ -227,11 +227,11 @@ def with_common_rule(
         worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
         outcomes = rule_runs(rule, worlds)
         ahead = _worth(outcomes, price) - _worth(_runs(worlds, own), price)
-        common = _figures(outcomes, price, figure.floor, figure.oracle_latency)
+        shared = _figures(outcomes, price, figure.floor, figure.oracle_latency)
         beaten = figure.beaten_by
         if float(ahead.mean()) > 0.0:
-            beaten = (*beaten, _beaten(figure.scenario, COMMON_RULE, ahead))
-        made.append(replace(figure, policies={**figure.policies, COMMON_RULE: common}, beaten_by=beaten))
+            beaten = (*beaten, _beaten(figure.scenario, RULE_FOR_ALL, ahead))
+        made.append(replace(figure, policies={**figure.policies, RULE_FOR_ALL: shared}, beaten_by=beaten))
     return made
 
 

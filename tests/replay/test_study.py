@@ -20,7 +20,7 @@ from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import BANDS, PI_4_MS, Board, GridRow, grid_row, standard_grid, vit_tiny
 from edgeexit.replay.showcase import most_telling, showcase, strongest
 from edgeexit.replay.simulator import simulate
-from edgeexit.replay.study import COMMON_RULE, HINDSIGHT, RowFigures, run_study, with_common_rule
+from edgeexit.replay.study import HINDSIGHT, RULE_FOR_ALL, RowFigures, run_study, with_rule_for_all
 from edgeexit.replay.study_report import write_study_report
 from edgeexit.replay.world import world_of
 
@@ -58,10 +58,10 @@ def test_one_static_rule_for_all_rows_is_no_better_than_the_best_of_each(
     recording: Recording, figures: list[RowFigures]
 ) -> None:
     rows = rows_of(recording)
-    for before, after in zip(figures, with_common_rule(rows, figures, recording, seeds=(1, 2)), strict=True):
-        assert set(after.policies) == {*before.policies, COMMON_RULE}
+    for before, after in zip(figures, with_rule_for_all(rows, figures, recording, seeds=(1, 2)), strict=True):
+        assert set(after.policies) == {*before.policies, RULE_FOR_ALL}
         best = after.policies[HINDSIGHT].objective
-        assert after.policies[COMMON_RULE].objective <= best + 0.02
+        assert after.policies[RULE_FOR_ALL].objective <= best + 0.02
 
 
 def test_more_seeds_go_to_the_gap_only(recording: Recording) -> None:
