@@ -160,17 +160,21 @@ class Offloads:
             tensors=tensors,
             budget_left_ms=left_ms,
         )
+        # Counted before it is sent: its reply may answer the frame before `submit` has returned.
+        frame.spent.offloads += 1
+        frame.spent.uplink_bytes += option.payload_bytes
         try:
             future = self._transport.submit(request)
         except OffloadError:
-            return None  # nothing left this board: there is nothing to record and nothing to learn
+            # Nothing left this board: there is nothing to record and nothing to learn.
+            frame.spent.offloads -= 1
+            frame.spent.uplink_bytes -= option.payload_bytes
+            return None
         self._link.sent(flight.token, option, sent_ms)
         number = frame.frame.number
         self._tell(Sent(number, option, sent_ms - frame.frame.captured_ms), sent_ms)
         self._remember_encode_ms(option, self._clock() - sent_ms)
         self._unsettled.append(flight)
-        frame.spent.offloads += 1
-        frame.spent.uplink_bytes += option.payload_bytes
         future.add_done_callback(lambda done: self._land(flight, done))
         return flight
 
