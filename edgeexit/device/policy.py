@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from edgeexit.bundle.manifest import Manifest
 from edgeexit.decide.calibration import quality_tables
 from edgeexit.decide.decision import Decision, Policy, Situation
+from edgeexit.decide.learner import Learner, Observation
 from edgeexit.decide.policies.fixed import AlwaysOffload
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.decide.policies.local import AlwaysLocal, AnytimeLocal, FirstExit
+from edgeexit.decide.policies.paced import Paced
 from edgeexit.device.config import PolicyConfig
 from edgeexit.errors import ConfigError
 
@@ -38,6 +40,11 @@ class PolicyInForce:
         """The next action for this frame."""
         return self._policy.decide(situation)
 
+    def learn(self, observation: Observation, now_ms: float) -> None:
+        """Pass on what was observed, if the policy in force learns."""
+        if isinstance(self._policy, Learner):
+            self._policy.learn(observation, now_ms)
+
 
 def choose_policy(config: PolicyConfig, manifest: Manifest, variants: Sequence[str]) -> Policy:
     """The policy that the configuration names, for these variants of the stages.
@@ -53,7 +60,9 @@ def choose_policy(config: PolicyConfig, manifest: Manifest, variants: Sequence[s
     if config.name == "always-offload":
         return AlwaysOffload()
     thresholds = None if config.epsilon is None else certified(manifest, variants, config.epsilon)
-    return HedgedGain(tables=quality_tables(manifest.exits, variants), thresholds=thresholds)
+    hedged = HedgedGain(tables=quality_tables(manifest.exits, variants), thresholds=thresholds)
+    # A camera may be faster than the board: then time has a price, and earlier answers lose fewer frames.
+    return Paced(hedged)
 
 
 def certified(manifest: Manifest, variants: Sequence[str], epsilon: float) -> tuple[float, ...]:

@@ -476,4 +476,5 @@ def test_whatever_a_policy_does_a_frame_gets_exactly_one_answer(
     ) as it:
         answer = it.answer()
     assert it.answers() == [answer]
-    assert len(it.offloads()) == answer.offloads
+    # The deadline may answer between the decision to send and the sending: the record still tells.
+    assert len(it.offloads()) == len(transport.requests) >= answer.offloads
