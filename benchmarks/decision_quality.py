@@ -240,17 +240,19 @@ def _say(text: str, worth: bool) -> None:
 
 
 def _show(figures: Sequence[RowFigures]) -> None:
-    print(f"{'scenario':<72} {'floor':>6} {'own':>6} {'O1':>6} {'O2':>6} {'closed':>7}  best baseline")
+    print(
+        f"{'scenario':<72} {'floor':>6} {'own':>6} {'O1':>6} {'O2':>6} {'closed':>7}  best baseline, points to own"
+    )
     for row in figures:
         others = {name: each for name, each in row.policies.items() if name != OWN}
         best = max(others, key=lambda name: others[name].objective)
         closed = "      –" if row.gap_closed is None else f"{row.gap_closed:>7.3f}"
-        own = row.policies[OWN].objective
-        points = (row.floor, own, row.oracle_latency, row.oracle_correctness)
+        points = (row.floor, row.own, row.oracle_latency, row.oracle_correctness)
+        ahead = 100.0 * (others[best].objective - row.policies[OWN].objective)
         print(
             f"{row.scenario:<72} "
             + " ".join(f"{100.0 * each:>6.2f}" for each in points)
-            + f" {closed}  {best} {100.0 * others[best].objective:.2f}"
+            + f" {closed}  {best} {ahead:+.2f}"
         )
 
 

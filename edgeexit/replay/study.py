@@ -79,6 +79,7 @@ class RowFigures:
     frames: int
     seeds: int
     floor: float
+    own: float
     oracle_latency: float
     oracle_relaxed: float
     oracle_correctness: float
@@ -174,6 +175,7 @@ def study_row(
         frames=len(own),
         seeds=len(everywhere),
         floor=float(floor.mean()),
+        own=float(own.mean()),
         oracle_latency=float(latency.mean()),
         oracle_relaxed=bound,
         oracle_correctness=float(
@@ -227,7 +229,8 @@ def with_rule_for_all(
         worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
         outcomes = rule_runs(rule, worlds)
         ahead = _worth(outcomes, price) - _worth(_runs(worlds, own), price)
-        shared = _figures(outcomes, price, figure.floor, figure.oracle_latency)
+        latency = float(np.mean([_oracle_worth(world, guarded=True).mean() for world in worlds]))
+        shared = _figures(outcomes, price, figure.policies[FLOOR].objective, latency)
         beaten = figure.beaten_by
         if float(ahead.mean()) > 0.0:
             beaten = (*beaten, _beaten(figure.scenario, RULE_FOR_ALL, ahead))

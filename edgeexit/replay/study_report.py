@@ -106,7 +106,17 @@ def _tiles(figures: Sequence[RowFigures]) -> list[Tile]:
 
 
 def _table(figures: Sequence[RowFigures]) -> Table:
-    columns = ("scenario", "floor", OWN, "O1", "O2", "gap closed", "best baseline", "late", "kB a frame")
+    columns = (
+        "scenario",
+        "floor",
+        OWN,
+        "O1",
+        "O2",
+        "gap closed",
+        "best baseline, points to own",
+        "late",
+        "kB a frame",
+    )
     rows: list[tuple[str, ...]] = []
     for row in figures:
         others = {name: each for name, each in row.policies.items() if name not in (OWN, FLOOR)}
@@ -116,11 +126,11 @@ def _table(figures: Sequence[RowFigures]) -> Table:
             (
                 row.scenario,
                 f"{100.0 * row.floor:.1f}",
-                f"{100.0 * own.objective:.1f}",
+                f"{100.0 * row.own:.1f}",
                 f"{100.0 * row.oracle_latency:.1f}",
                 f"{100.0 * row.oracle_correctness:.1f}",
                 "–" if row.gap_closed is None else f"{row.gap_closed:.2f}",
-                "–" if best is None else f"{best} {100.0 * others[best].objective:.1f}",
+                "–" if best is None else f"{best} {100.0 * (others[best].objective - own.objective):+.1f}",
                 f"{100.0 * row.late_fraction:.2f} %",
                 f"{own.bytes_per_frame / 1000.0:.1f}",
             )
