@@ -241,7 +241,7 @@ def _say(text: str, worth: bool) -> None:
 
 def _show(figures: Sequence[RowFigures]) -> None:
     print(
-        f"{'scenario':<72} {'floor':>6} {'own':>6} {'O1':>6} {'O2':>6} {'closed':>7}  best baseline, points to own"
+        f"{'scenario':<72} {'floor':>6} {'own':>6} {'O1':>6} {'O2':>6} {'closed':>7}  best baseline, points"
     )
     for row in figures:
         others = {name: each for name, each in row.policies.items() if name != OWN}
