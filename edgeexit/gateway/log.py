@@ -117,6 +117,7 @@ def open_log(file: Path | None, clock: Callable[[], float]) -> tuple[EventLog, l
         ) from error
     for_people = file is None and sys.stderr.isatty()
     handler.setFormatter(KeyValueFormatter() if for_people else JsonFormatter())
+    handler.addFilter(_is_ours_or_serious)
     root, logger = logging.getLogger(ROOT_NAME), logging.getLogger(LOGGER_NAME)
     root.addHandler(handler)
     root.propagate = False
@@ -130,6 +131,11 @@ def close_log(handler: logging.Handler) -> None:
     root.removeHandler(handler)
     root.propagate = True
     handler.close()
+
+
+def _is_ours_or_serious(record: logging.LogRecord) -> bool:
+    """The gateway's own events, and what other rooms warn of, whatever level others have set."""
+    return record.name == LOGGER_NAME or record.levelno >= logging.WARNING
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Value]:

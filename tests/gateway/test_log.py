@@ -26,7 +26,9 @@ def test_flood_of_one_event_is_held_back_and_counted(tmp_path: Path) -> None:
     assert lines[-1]["held_back"] == 1000 - LINES_PER_SECOND
 
 
-def test_warnings_of_the_connection_go_the_same_way(tmp_path: Path) -> None:
+def test_warnings_of_the_connection_go_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a device in the same process would leave it.
+    monkeypatch.setattr(logging.getLogger("edgeexit"), "level", logging.INFO)
     _, handler = open_log(tmp_path / "log", lambda: 0.0)
     logging.getLogger("edgeexit.transport.mqtt").warning("dropping the connection: %s", "why")
     logging.getLogger("edgeexit.transport.mqtt").info("not this")
