@@ -48,10 +48,13 @@ from benchmarks.reality.plan import (
     rate_mbps,
     trace_plans,
 )
-from benchmarks.reality.real_run import RealRun, run_really, settings_of
+from benchmarks.reality.real_run import SETTLE_S, RealRun, run_really, settings_of
 from benchmarks.reality.replayed import (
     SEEDS,
     Charged,
+    Drift,
+    Reconnection,
+    drift,
     pooled,
     reconnection,
     replay_run,
@@ -75,9 +78,10 @@ ATTEMPTS = 2
 LACKING = {
     "overhead_ms": Charged(overhead=False),
     "result_bytes": Charged(results=False),
+    "envelope_bytes": Charged(envelope=False),
     "hand_over_ms": Charged(hand_over=False),
     "reconnect_ms": Charged(reconnect=False),
-    "all": Charged(False, False, False, False),
+    "all": Charged(False, False, False, False, False),
 }
 
 
@@ -102,6 +106,7 @@ class SubjectFigures:
     overhead_ms: float
     decision_ms: float
     result_bytes: int
+    envelope_bytes: int
     hand_over_ms: float
     hand_over_p90_ms: float
     service_ms: float
@@ -113,7 +118,8 @@ class Row:
     """One scenario.
 
     `without` holds how far reality and replay would be apart, in points, were one measured overhead not
-    charged. `spread_points` is how far the replays of different draws are from each other.
+    charged. `spread_points` is how far the replays of different draws are from each other. `drift` tells how
+    much slower the board was during the run than when it was measured.
     """
 
     name: str
@@ -127,8 +133,8 @@ class Row:
     agrees: dict[str, bool]
     spread_points: float
     without: dict[str, float]
-    noticed_ms: float | None
-    reconnect_ms: float | None
+    reconnection: Reconnection | None
+    drift: Drift | None
     shaper: ShaperFigures
 
 
@@ -299,10 +305,12 @@ def _row(house: House, plan: Plan, ready: Ready, lateness_ms: float, say: Say) -
         return replay_run(real, plan, settings, ready.recording, ready.isolated, charged=charged)
 
     runs = replays(Charged())
-    truly = figures_of(rows_of_records("real", real.records, ready.subject.truth))
-    replayed = figures_of(pooled(runs), runs=SEEDS)
+    rows = rows_of_records("real", real.records, ready.subject.truth)
+    truly = figures_of(rows, counted_ms=real.counted_ms)
+    settle_ms = 1000.0 * SETTLE_S
+    replayed = figures_of(pooled(runs), counted_ms=settle_ms, runs=SEEDS)
     apart = differences(truly, replayed)
-    each = [figures_of(run) for run in runs]
+    each = [figures_of(run, counted_ms=settle_ms) for run in runs]
     seen = reconnection(real)
     row = Row(
         name=plan.name,
@@ -316,18 +324,20 @@ def _row(house: House, plan: Plan, ready: Ready, lateness_ms: float, say: Say) -
         agrees=agreement(truly, apart, Bounds()),
         spread_points=max(worst_points(differences(one, other)) for one in each for other in each),
         without={
-            name: worst_points(differences(truly, figures_of(pooled(replays(charged)))))
+            name: worst_points(differences(truly, figures_of(pooled(replays(charged)), counted_ms=settle_ms)))
             for name, charged in LACKING.items()
         },
-        noticed_ms=None if seen is None else seen.noticed_ms,
-        reconnect_ms=None if seen is None else seen.reconnect_ms,
+        reconnection=seen,
+        drift=drift(real, ready.isolated),
         shaper=shaper,
     )
     say(
         plan.name,
         f"on time {truly.on_time_fraction:.3f} and {replayed.on_time_fraction:.3f} in replay, "
         f"right by the deadline {truly.correct_by_deadline_fraction:.3f} and "
-        f"{replayed.correct_by_deadline_fraction:.3f}; {'agrees' if all(row.agrees.values()) else 'DIFFERS'}",
+        f"{replayed.correct_by_deadline_fraction:.3f}; "
+        + (", ".join(name for name, agrees in row.agrees.items() if not agrees) or "nothing")
+        + " out of bounds",
     )
     return row
 
@@ -352,6 +362,7 @@ def _subject_figures(ready: Ready) -> SubjectFigures:
         overhead_ms=round(isolated.overhead_ms, 2),
         decision_ms=round(isolated.decision_ms, 3),
         result_bytes=isolated.result_bytes,
+        envelope_bytes=isolated.envelope_bytes,
         hand_over_ms=round(float(np.median(isolated.hand_over_ms)), 2),
         hand_over_p90_ms=round(float(np.percentile(isolated.hand_over_ms, 90)), 2),
         service_ms=round(float(np.median(isolated.service_ms)), 2),

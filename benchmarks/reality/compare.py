@@ -62,10 +62,14 @@ class Differences:
     latency_p95_ms: float
 
 
-def figures_of(run: RunRows, *, runs: int = 1) -> Figures:
-    """The figures of one run, or of `runs` runs pooled."""
-    counted: RunFigures = figures(run)
-    frames = max(1, counted.frames)
+def figures_of(run: RunRows, *, counted_ms: float, runs: int = 1) -> Figures:
+    """The figures of one run, or of `runs` runs pooled, over frames captured from `counted_ms` on.
+
+    Offloads are counted over all frames: a replay tells their ends only for the run as a whole.
+    """
+    rows = tuple(row for row in run.rows if row.captured_ms >= counted_ms)
+    counted: RunFigures = figures(RunRows(run.name, rows, run.offloads))
+    frames, all_frames = max(1, counted.frames), max(1, len(run.rows))
     shares = {
         f"{place}/{exit_}": count / frames
         for place, by_exit in counted.answers.items()
@@ -79,10 +83,10 @@ def figures_of(run: RunRows, *, runs: int = 1) -> Figures:
         correct_by_deadline_fraction=round(counted.correct_by_deadline_fraction or 0.0, 4),
         shares={name: round(share, 4) for name, share in sorted(shares.items())},
         bytes_per_frame=round(counted.uplink_bytes / frames, 1),
-        offloads_sent=round(offloads.sent / frames, 4),
-        offloads_used=round(offloads.used / frames, 4),
-        offloads_late=round(offloads.late / frames, 4),
-        offloads_failed=round(offloads.failed / frames, 4),
+        offloads_sent=round(offloads.sent / all_frames, 4),
+        offloads_used=round(offloads.used / all_frames, 4),
+        offloads_late=round(offloads.late / all_frames, 4),
+        offloads_failed=round(offloads.failed / all_frames, 4),
         latency_p50_ms=round(latency.p50, 2) if latency is not None else 0.0,
         latency_p95_ms=round(latency.p95, 2) if latency is not None else 0.0,
     )

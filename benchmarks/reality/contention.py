@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeexit.errors import DeviceError
@@ -81,6 +82,15 @@ class ProcessorGroup:
             _write(self._made / "cpu.max", f"{'max' if quota_us is None else quota_us} {PERIOD_US}")
         else:
             _write(self._made / "cpu.cfs_quota_us", "-1" if quota_us is None else str(quota_us))
+
+    @contextlib.contextmanager
+    def limited(self, share: float | None) -> Iterator[None]:
+        """Grant this share meanwhile; without a limit before and after."""
+        self.limit(share)
+        try:
+            yield
+        finally:
+            self.limit(None)
 
     @property
     def _made(self) -> Path:

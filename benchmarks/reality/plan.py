@@ -12,17 +12,19 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.replay.links import DOWNLINK_SCALE, is_uplink
 from edgeexit.replay.traces import LinkTrace, read_trace, trace_files
 
-# The budget goes up and down between 0.3 and 3 times the full local time, a step every so often.
-BUDGET_FACTORS = (3.0, 1.2, 0.6, 0.3, 0.8, 1.6, 0.45, 1.0, 2.2, 0.7)
+# The budget goes up and down between 0.3 and 3 times the full local time, a step every so often. The steps
+# lie between the times at which a quarter, a half, three quarters and all of the stages end, not on them:
+# there a millisecond tosses the coin, and no replay can foresee how it falls.
+BUDGET_FACTORS = (3.0, 1.3, 0.62, 0.42, 0.88, 1.6, 0.42, 1.15, 2.2, 0.66)
 BUDGET_STEP_MS = 2000.0
 # Frames stand alone: what is compared are decisions, not backlogs. A busy board needs more room.
 PERIOD_FACTOR = 1.25
-BUSY_PERIOD_FACTOR = 2.5
+BUSY_PERIOD_FACTOR = 3.0
 # What the smallest payload takes on the link, of the full local time: sending competes with computing.
 PAYLOAD_FACTOR = 0.2
 # Busy stretches of the contention scenario, and the core's share that is left to the device in them.
 BUSY = ((0.12, 0.30), (0.42, 0.55), (0.70, 0.92))
-BUSY_SHARE = 0.4
+BUSY_SHARE = 0.5
 # The outage, from and to, as fractions of the run.
 CUT = (0.35, 0.45)
 # Answers are a few kilobytes at most: the downlink of every such network is faster than its uplink.

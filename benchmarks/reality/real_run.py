@@ -27,6 +27,9 @@ START_S = 60.0
 # How often the run is looked at: what goes wrong on the way happens at most this late, and its real time
 # is what the replay is given.
 LOOK_S = 0.05
+# A daemon that has just started meets cold caches and learns its board: both sides run these frames, neither
+# counts them.
+SETTLE_S = 3.0
 # A line of progress this often.
 SAY_S = 5.0
 
@@ -62,7 +65,8 @@ class Change:
 class RealRun:
     """What a run left behind.
 
-    `records` are of the frames captured from begin_ms, when offloading was first possible, to end_ms.
+    `records` are of the frames captured from begin_ms, when offloading was first possible, to end_ms; those
+    from counted_ms on are counted.
     Units: monotonic ms of this machine, which all processes share.
     """
 
@@ -73,6 +77,16 @@ class RealRun:
     link_before: Stats
     link_after: Stats
     changes: tuple[Change, ...]
+
+    @property
+    def counted_ms(self) -> float:
+        """When counting begins."""
+        return self.begin_ms + 1000.0 * SETTLE_S
+
+    @property
+    def counted(self) -> list[Record]:
+        """The records of the frames that are counted."""
+        return _within(self.records, self.counted_ms, self.end_ms)
 
     @property
     def answers(self) -> list[Answer]:
@@ -108,8 +122,10 @@ def run_really(
     seconds: float,
     say: Say,
     plan: Plan | None = None,
+    share: float | None = None,
 ) -> RealRun:
-    """Run the daemon for so long from the moment when it may offload, or answers where it never may.
+    """Run the daemon until so long has been counted, from the moment when it may offload, or where it never
+    may, from its first answer; with `share`, on that share of a core throughout.
 
     Raises: DeviceError when a process ends early; DataError when no answer comes.
     """
@@ -117,10 +133,9 @@ def run_really(
     folder.mkdir(parents=True)
     results = folder / "results.jsonl"
     config = _write_config(house, settings, folder / "device.toml", results)
-    house.device_group.limit(None)
     house.link.begin(shape)
     device = house.device(config, folder / "device.log")
-    with device:
+    with house.device_group.limited(share), device:
         try:
             watch = _Watch(house, device, Tail(results), settings.offload, say)
             before = watch.wait_for_begin()
@@ -128,13 +143,12 @@ def run_really(
             after = house.link.stats()
         finally:
             house.link.restore()
-            house.device_group.limit(None)
     everything = list(read_records(results))
     begin_ms = watch.begin_ms
-    end_ms = begin_ms + 1000.0 * seconds
+    end_ms = begin_ms + 1000.0 * (SETTLE_S + seconds)
     return RealRun(
         started=_started(everything, results),
-        records=_within(everything, begin_ms, end_ms),
+        records=tuple(_within(everything, begin_ms, end_ms)),
         begin_ms=begin_ms,
         end_ms=end_ms,
         link_before=before,
@@ -171,7 +185,7 @@ class _Watch:
         """Wait until the run is over, doing what the plan says at its time; what was done."""
         todo = _todo(plan, seconds, self._house)
         changes: list[Change] = []
-        begin_s = self.begin_ms / 1000.0
+        begin_s = self.begin_ms / 1000.0 + SETTLE_S
         said_s = SAY_S
         while (elapsed_s := time.monotonic() - begin_s) < seconds + LOOK_S:
             while todo and elapsed_s >= todo[0].at_s:
@@ -247,15 +261,15 @@ def _started(everything: Sequence[LogRecord], results: Path) -> RunStarted:
     raise DataError("the run left no beginning", file=str(results))
 
 
-def _within(everything: Sequence[LogRecord], begin_ms: float, end_ms: float) -> tuple[Record, ...]:
+def _within(everything: Sequence[LogRecord], begin_ms: float, end_ms: float) -> list[Record]:
     """The records of frames that were captured in a stretch of time."""
     frames = {
         each.frame
         for each in everything
         if isinstance(each, Answer | Drop) and begin_ms <= each.captured_ms < end_ms
     }
-    return tuple(
+    return [
         each
         for each in everything
         if isinstance(each, Answer | Drop | OffloadRecord) and each.frame in frames
-    )
+    ]

@@ -13,7 +13,7 @@ from benchmarks.reality.links import PAYLOAD_SHARE
 from benchmarks.reality.plan import Plan
 from benchmarks.reality.real_run import BUSY, CUT, RESTORED, DeviceSettings, RealRun
 from benchmarks.reality.shaping import Delays
-from edgeexit.decide.answer import Answer, Drop
+from edgeexit.decide.answer import Answer, Drop, OffloadOutcome
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.device.config import PolicyConfig
@@ -34,6 +34,13 @@ from edgeexit.replay.world import ATTEMPTS, CostDraws, Draws, Scenario, World
 
 # Chance in a replay is which measured stage time a frame meets; so many draws are taken together.
 SEEDS = 5
+# Linux waits 200 ms more than the smoothed round trip, some 25 ms here, then twice that, at most two minutes.
+RETRANSMISSION_MS = 225.0
+RETRANSMISSION_CAP_MS = 120_000.0
+# An offload that was lost with the link had been captured at most so long before.
+LOST_BEFORE_MS = 500.0
+# Percentiles of fewer frames would tell nothing.
+FEWEST = 10
 # The load of a board in steps of this length.
 LOAD_STEP_MS = 10.0
 
@@ -44,30 +51,84 @@ class Charged:
 
     overhead: bool = True
     results: bool = True
+    envelope: bool = True
     hand_over: bool = True
     reconnect: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnection:
-    """What an outage did to the connection. Units: as Outage's; noticed_ms None where it never was."""
+    """What an outage did to the connection.
+
+    Units: ms; noticed_ms, from its start until the device knew, None where it never did; told_ms, from its
+    end until the device was told that the link is up; resumed_ms, from its end until TCP sends again what
+    was lost, by its rule of doubling.
+    """
 
     noticed_ms: float | None
-    reconnect_ms: float
+    told_ms: float
+    resumed_ms: float
 
 
 def reconnection(real: RealRun) -> Reconnection | None:
-    """When the device saw the outage, and how long after it the link was up again; None without one."""
+    """How the connection came through the outage of a run; None without one."""
     cut_ms = next((each.at_ms for each in real.changes if each.what == CUT), None)
     restored_ms = next((each.at_ms for each in real.changes if each.what == RESTORED), None)
     if cut_ms is None or restored_ms is None:
         return None
     answers = real.answers
+    lost = {each.frame for each in real.offloads if each.outcome is OffloadOutcome.FAILED}
+    lost_ms = [each.captured_ms for each in answers if each.frame in lost]
+    # What was on its way when the link was cut, or the first that was sent afterwards.
+    first_lost_ms = next((at_ms for at_ms in lost_ms if at_ms > cut_ms - LOST_BEFORE_MS), None)
+    resumed_ms = 0.0
+    if first_lost_ms is not None:
+        resumed_ms = next_retransmission_ms(max(first_lost_ms, cut_ms), restored_ms) - restored_ms
     down = [each.captured_ms for each in answers if each.captured_ms >= cut_ms and not each.link_up]
     if not down or down[0] >= restored_ms:
-        return Reconnection(None, 0.0)
+        return Reconnection(None, 0.0, resumed_ms)
     up = [each.captured_ms for each in answers if each.captured_ms >= restored_ms and each.link_up]
-    return Reconnection(down[0] - cut_ms, (up[0] if up else real.end_ms) - restored_ms)
+    told_ms = (up[0] if up else real.end_ms) - restored_ms
+    return Reconnection(down[0] - cut_ms, told_ms, resumed_ms)
+
+
+def next_retransmission_ms(lost_ms: float, restored_ms: float) -> float:
+    """When TCP next sends a segment that was lost, at or after `restored_ms`: each wait is twice the last."""
+    wait_ms, at_ms = RETRANSMISSION_MS, lost_ms
+    while (at_ms := at_ms + wait_ms) < restored_ms:
+        wait_ms = min(2.0 * wait_ms, RETRANSMISSION_CAP_MS)
+    return at_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How much longer frames took that this board answered alone, all stages, free of load, than measured.
+
+    Units: p50 and p95, ratios to stages and overhead as they were measured in isolation.
+    """
+
+    frames: int
+    p50: float
+    p95: float
+
+
+def drift(real: RealRun, isolated: Isolated) -> Drift | None:
+    """How the board of a run differs from the board as measured; None where too few frames tell."""
+    busy = _busy(real)
+    expected_ms = isolated.full_ms + isolated.overhead_ms
+    ratios = [
+        each.latency_ms / expected_ms
+        for each in real.answers
+        if each.captured_ms >= real.counted_ms
+        and each.offloads == 0
+        and each.stages_run == len(isolated.stage_ms)
+        and each.reason != "deadline"
+        and not _inside(each.captured_ms - real.begin_ms, busy)
+    ]
+    if len(ratios) < FEWEST:
+        return None
+    p50, p95 = (round(float(value), 3) for value in np.percentile(ratios, [50, 95]))
+    return Drift(len(ratios), p50, p95)
 
 
 def replay_run(
@@ -134,6 +195,7 @@ def _world(
         overhead_ms=isolated.overhead_ms if charged.overhead else 0.0,
         # Link traces are in payload bytes below: so is what shares the link with them.
         result_bytes=round(isolated.result_bytes * PAYLOAD_SHARE) if charged.results else 0,
+        envelope_bytes=isolated.envelope_bytes if charged.envelope else 0,
     )
     link_ms = begin_ms - real.link_after.origin_ms
     # The shaper's trace carries whole packets; the replay's carries what is in them.
@@ -188,9 +250,9 @@ def _outages(real: RealRun, charged: Charged) -> tuple[Outage, ...]:
         next(each.at_ms for each in real.changes if each.what == what) - real.begin_ms
         for what in (CUT, RESTORED)
     )
-    if not charged.reconnect:
-        return (Outage(cut_ms, restored_ms, OutageKind.LINK),)
-    return (Outage(cut_ms, restored_ms, OutageKind.LINK, seen.noticed_ms, seen.reconnect_ms),)
+    # Nobody tells the device: it misses the gateway's adverts, as the replay does by itself.
+    back_ms = seen.resumed_ms if charged.reconnect else 0.0
+    return (Outage(cut_ms, restored_ms + back_ms, OutageKind.LINK),)
 
 
 def _busy(real: RealRun) -> list[tuple[float, float]]:
@@ -236,8 +298,8 @@ def _costs(
     idle = np.asarray(isolated.samples_ms)
     loaded = idle
     if isolated.busy_samples_ms is not None:
-        # The load's trace multiplies by the slowdown again; what is left is how it spreads.
-        loaded = np.asarray(isolated.busy_samples_ms) / isolated.busy_slowdown
+        # The load's trace multiplies by the slowdown; what is drawn here is how stages spread around it.
+        loaded = isolated.busy_spread
     work_ms = [
         (loaded if _inside(at_ms, busy) else idle)[random.integers(0, len(idle))].tolist()
         for at_ms in captured_ms

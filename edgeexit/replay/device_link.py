@@ -71,6 +71,7 @@ class DeviceLink:
         self._ended = ended
         self._uplink = world.new_uplink()
         self._wakes_after_ms = world.scenario.delay.wakes_after_ms
+        self._envelope_bytes = world.scenario.profile.envelope_bytes
         self._down = 0
         self._used_ms = -inf
         self._tokens = 0
@@ -122,7 +123,7 @@ class DeviceLink:
         rtt_ms = (world.rtt_idle_ms if self._asleep(handed_ms) else world.rtt_busy_ms)[draw]
         self._used_ms = handed_ms
         give_up_ms = max(now_ms, due_ms) + LATE_MS
-        left_ms = self._uplink.transfer(handed_ms, option.payload_bytes)
+        left_ms = self._uplink.transfer(handed_ms, option.payload_bytes + self._envelope_bytes)
         arrived_ms = inf if left_ms is None else left_ms + rtt_ms / 2.0
         if arrived_ms >= give_up_ms or world.gateway_gaps.end_of(arrived_ms) is not None:
             self._schedule(give_up_ms, self._timed_out, flight)
@@ -184,7 +185,7 @@ class DeviceLink:
         draw = -(1 + self.probes % len(world.rtt_idle_ms))
         rtt_ms = (world.rtt_idle_ms if self._asleep(now_ms) else world.rtt_busy_ms)[draw]
         self._used_ms = now_ms
-        left_ms = self._uplink.transfer(now_ms, probe_bytes)
+        left_ms = self._uplink.transfer(now_ms, probe_bytes + self._envelope_bytes)
         back_ms = inf if left_ms is None else left_ms + rtt_ms
         lost = (
             back_ms >= now_ms + PING_TIME_OUT_MS

@@ -18,7 +18,8 @@ class CostProfile:
     Units: stage_ms, medians on the idle board; gateway_stage_ms, medians at the gateway; noise, the
     deviation of the logarithm of a single stage time; decision_ms, charged to the clock a decision;
     overhead_ms, from the capture of a frame until the loop has it, on the idle board: decoding,
-    preprocessing, handing over; result_bytes, what the device tells of every answer over the same link.
+    preprocessing, handing over; result_bytes, what the device tells of every answer over the same link;
+    envelope_bytes, what the message of a payload or probe carries beside it, which options do not count.
     Raises: ConfigError when the lengths differ or a time is not positive and finite.
     """
 
@@ -33,6 +34,7 @@ class CostProfile:
     decision_ms: float = 0.1
     overhead_ms: float = 0.0
     result_bytes: int = 0
+    envelope_bytes: int = 0
 
     def __post_init__(self) -> None:
         times = (*self.stage_ms, *self.gateway_stage_ms)
@@ -44,7 +46,8 @@ class CostProfile:
             self._refuse("every option needs the column of its recorded answers")
         if any(not 0 <= option.boundary < len(self.stage_ms) for option in self.options):
             self._refuse("an option names a boundary that does not exist")
-        if not (isfinite(self.overhead_ms) and self.overhead_ms >= 0.0 and self.result_bytes >= 0):
+        overheads = (self.overhead_ms, self.result_bytes, self.envelope_bytes)
+        if not all(isfinite(overhead) and overhead >= 0.0 for overhead in overheads):
             self._refuse("an overhead is negative, or not finite")
 
     @property

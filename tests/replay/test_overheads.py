@@ -54,6 +54,17 @@ def test_results_told_over_the_link_take_their_place_on_it(scenario: Scenario, r
     assert told.uplink_bytes.sum() <= plain.uplink_bytes.sum()
 
 
+def test_an_envelope_takes_time_and_is_not_counted(scenario: Scenario, recording: Recording) -> None:
+    plain = simulate(scenario, recording, OFFLOAD, 1)
+    enveloped = replace(scenario, profile=replace(scenario.profile, envelope_bytes=1000))
+    sent = simulate(enveloped, recording, OFFLOAD, 1)
+    # A kilobyte at 8 Mbit/s, and again where a probe went before.
+    later_ms = sent.emitted_ms - plain.emitted_ms
+    assert np.nanmedian(later_ms) == pytest.approx(1.0)
+    assert np.nanmin(later_ms) >= 1.0 - 1e-6
+    assert (sent.uplink_bytes == plain.uplink_bytes).all()
+
+
 @pytest.mark.parametrize("overhead_ms", [-1.0, float("nan"), float("inf")])
 def test_an_overhead_that_is_none_is_refused(scenario: Scenario, overhead_ms: float) -> None:
     with pytest.raises(ConfigError, match="overhead"):
