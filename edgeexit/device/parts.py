@@ -22,6 +22,7 @@ from edgeexit.device.directory import DirectoryReader
 from edgeexit.device.memory import give_back_memory
 from edgeexit.device.video import CameraReader, VideoReader
 from edgeexit.errors import ConfigError
+from edgeexit.runner.cadence import times_between_frames
 from edgeexit.runner.paced import PacedRunner
 from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Runner, Tensors
@@ -126,7 +127,7 @@ def make_runner(
     played: PlayedBoard | None,
     environment: Mapping[str, str],
 ) -> tuple[Runner, tuple[float, ...]]:
-    """A runner of the variants that proved correct here, and the median time of each stage.
+    """A runner of the variants that proved correct here, and what each stage takes between frames.
 
     Raises: RunnerError and its leaves, MissingExtra, BundleError.
     """
@@ -138,30 +139,28 @@ def make_runner(
     for rejected in report.rejected():
         _log.warning("stage %d, variant %s is not used: %s", rejected.stage, rejected.variant, rejected.why)
     give_back_memory()
-    rehearse(bundle, runner)
-    # A stage of a toy network can be too quick for the clock; the model of latencies needs a time.
-    stage_ms = tuple(max(median_ms, SHORTEST_STAGE_MS) for median_ms in report.median_ms)
-    if played is None:
-        return runner, stage_ms
-    if threads == 1:
+    used: Runner = runner
+    if played is not None and threads == 1:
         own = PlayedClock()
-        paced = PacedRunner(runner, played.factor, own.now_ms, own.sleep)
-    else:
-        paced = PacedRunner(runner, played.factor, monotonic_ms)
-    return paced, tuple(played.factor * measured_ms for measured_ms in stage_ms)
+        used = PacedRunner(runner, played.factor, own.now_ms, own.sleep)
+    elif played is not None:
+        used = PacedRunner(runner, played.factor, monotonic_ms)
+    return used, rehearse(bundle, used)
 
 
-def rehearse(bundle: Bundle, runner: Runner) -> None:
-    """Run a black image through all stages, so that the first frame does not pay for what is loaded late.
+def rehearse(bundle: Bundle, runner: Runner) -> tuple[float, ...]:
+    """Run a black image through all stages a few times: what each takes when frames come one by one.
 
+    So the first frame does not pay for what is loaded late, either.
     Raises: RunnerError, MissingExtra.
     """
     how = bundle.manifest.preprocessing
     # Of twice the size, because most sources need resizing, and the library for it is loaded late.
     black = np.zeros((2 * how.height, 2 * how.width), dtype=np.uint8)  # (2 H, 2 W)
     tensors: Tensors = input_tensors(black, how, bundle.manifest.boundaries[0].tensors[0])
-    for stage in range(runner.stage_count):
-        tensors = runner.run(stage, tensors).boundary
+    times_ms = times_between_frames(runner, tensors, clock=monotonic_ms)
+    # A stage of a toy network can be too quick for the clock; the model of latencies needs a time.
+    return tuple(max(stage_ms, SHORTEST_STAGE_MS) for stage_ms in times_ms)
 
 
 def selection_cache(config: DeviceConfig, environment: Mapping[str, str]) -> Path | None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from edgeexit.board.profile import read_profile
 from edgeexit.bundle.store import Bundle, open_bundle
 from edgeexit.cli.demo.link import Link, link_for, write_link
 from edgeexit.cli.demo.live import Screen, Tail, Tally
@@ -24,9 +23,10 @@ from edgeexit.cli.flash import board_files, sentence
 from edgeexit.deploy import layout
 from edgeexit.deploy.board import FolderBoard
 from edgeexit.deploy.flash import flash
+from edgeexit.device.config import DeviceConfig, PlayConfig, SourceConfig
+from edgeexit.device.parts import find_profile, make_runner, played_board
 from edgeexit.errors import ConfigError, DataError
 from edgeexit.replay.plots_run import Mark
-from edgeexit.runner.selection import open_verified
 from edgeexit.transport.broker import Broker
 
 Say = Callable[[str], None]
@@ -76,16 +76,12 @@ def make_bundle(recipe: Recipe, folders: Folders, *, image_count: int, quiet: bo
 
 
 def time_board(bundle: Bundle, board: str | None, folders: Folders, seconds: float) -> Timing:
-    """Measure all stages here, and stretch them to the board that is played."""
-    runner, report = open_verified(bundle)
+    """Measure all stages as the device will, on the board that it plays."""
+    play = PlayConfig(board=board)
+    config = DeviceConfig(source=SourceConfig(kind="directory", path=str(folders.images)), play=play)
+    runner, stage_ms = make_runner(config, bundle, find_profile(None), played_board(play), {})
     runner.close()
-    factor = 1.0
-    if board is not None:
-        slowdown = read_profile(board).slowdown
-        if slowdown is None:
-            raise ConfigError(f"{board} cannot be played", key="board", why="its profile gives no factor")
-        factor = slowdown.factor
-    return Timing(seconds=seconds, full_local_ms=factor * sum(report.median_ms))
+    return Timing(seconds=seconds, full_local_ms=sum(stage_ms))
 
 
 def flash_board(bundle: Bundle, folders: Folders, config: Path, say: Say) -> None:
