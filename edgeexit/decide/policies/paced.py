@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from edgeexit.decide.decision import Decision, Policy, Situation
 from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
 from edgeexit.decide.price import TimePrice
-
-# A frame that is this old at its first decision has waited in the slot.
-WAITED_MS = 1.0
 
 
 class Paced:
@@ -19,7 +17,17 @@ class Paced:
     faster, the price makes the policy answer earlier and lose fewer of them.
     """
 
-    __slots__ = ("_began_ms", "_elapsed_ms", "_free_ms", "_inner", "_price", "_prior", "_quality", "_waited")
+    __slots__ = (
+        "_began_ms",
+        "_elapsed_ms",
+        "_free_before_ms",
+        "_free_ms",
+        "_inner",
+        "_price",
+        "_prior",
+        "_quality",
+        "_waited",
+    )
 
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
@@ -30,7 +38,9 @@ class Paced:
         self._waited = False
         self._quality: float | None = None
         self._began_ms = 0.0
-        self._free_ms = 0.0
+        self._free_ms = -inf
+        # When the device was done with the frame before the one in hand.
+        self._free_before_ms = -inf
 
     @property
     def name(self) -> str:
@@ -54,14 +64,17 @@ class Paced:
     def learn(self, observation: Observation, now_ms: float) -> None:
         """Note when a frame is closed and when its last stage ends; pass everything on."""
         if isinstance(observation, StageDone):
-            self._free_ms = now_ms
+            self._free_ms = max(self._free_ms, now_ms)
         elif isinstance(observation, FrameClosed) and observation.latency_ms is not None:
             exit_ = observation.exit
             in_time = observation.latency_ms <= observation.budget_ms
             known = exit_ is not None and exit_ < len(self._prior) and in_time
             self._quality = self._prior[exit_] if known and exit_ is not None else 0.0
-            self._began_ms = now_ms - observation.latency_ms + self._elapsed_ms
-            self._free_ms = now_ms
+            captured_ms = now_ms - observation.latency_ms
+            self._began_ms = captured_ms + self._elapsed_ms
+            # Its age at the first decision would not tell: reading and handing over a frame take time too.
+            self._waited = captured_ms < self._free_before_ms
+            self._free_ms = max(self._free_ms, now_ms)
         if isinstance(self._inner, Learner):
             self._inner.learn(observation, now_ms)
 
@@ -71,5 +84,5 @@ class Paced:
             self._price.frame(self._quality, self._free_ms - self._began_ms, waited=self._waited)
             self._quality = None
         self._elapsed_ms = situation.elapsed_ms
-        self._waited = situation.elapsed_ms > WAITED_MS
+        self._free_before_ms = self._free_ms
         self._prior = situation.prior_quality

@@ -25,13 +25,18 @@ class Compute:
         return STAGE_MS * (stop - first)
 
 
-def quality_per_frame(policy: Policy, period_ms: float, frames: int = 2000) -> float:
-    """Mean quality over all frames of a camera, replaced ones counting nothing; the last 1500."""
+def quality_per_frame(
+    policy: Policy, period_ms: float, frames: int = 2000, handover_ms: float = 0.0
+) -> float:
+    """Mean quality over all frames of a camera, replaced ones counting nothing; the last 1500.
+
+    Units: handover_ms, from a frame's capture until the loop has it.
+    """
     now_ms = total = 0.0
     frame = 0
     while frame < frames:
         captured_ms = frame * period_ms
-        now_ms = max(now_ms, captured_ms)
+        now_ms = max(now_ms, captured_ms + handover_ms)
         evidence: Evidence | None = None
         done = 0
         while True:
@@ -57,6 +62,11 @@ def quality_per_frame(policy: Policy, period_ms: float, frames: int = 2000) -> f
 
 def test_slow_camera_changes_nothing() -> None:
     assert quality_per_frame(Paced(HedgedGain()), 300.0) == quality_per_frame(HedgedGain(), 300.0)
+
+
+def test_reading_a_frame_takes_time_and_is_no_waiting() -> None:
+    slow = quality_per_frame(HedgedGain(), 300.0, handover_ms=5.0)
+    assert quality_per_frame(Paced(HedgedGain()), 300.0, handover_ms=5.0) == slow == QUALITY[-1]
 
 
 def test_fast_camera_gets_more_answers_of_less_depth() -> None:
