@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from edgeexit.errors import DeviceError
 
 MOUNT = Path("/sys/fs/cgroup")
 PREFIX = "edgeexit-check-"
-# Ten milliseconds: short against a stage, so that every stage sees about the same share of the core; the
-# kernel accounts in ticks of 4 ms, so that shorter periods are not kept.
-PERIOD_US = 10_000
+# A quota that was not used is lost, so that work which begins after a pause gets the first of it at once: the
+# shorter the period, the less that is, and the more evenly a stage is slowed down. The kernel takes stock in
+# ticks of 4 ms; with a tenth of a second, its own default, short stages would hardly feel a limit.
+PERIOD_US = 5_000
 # The most that the kernel lets a group weigh: programs outside can hardly slow it down.
 SHARES_V1, WEIGHT_V2 = 262_144, 10_000
 # Processes that were killed need a moment to leave.
@@ -39,6 +41,7 @@ class ProcessorGroup:
 
     def __enter__(self) -> ProcessorGroup:
         parent, self._v2 = _parent(self._mount)
+        _remove_leftovers(parent)
         folder = parent / self._name
         try:
             if self._v2 and "cpu" not in _read(parent / "cgroup.subtree_control").split():
@@ -108,6 +111,15 @@ class ProcessorGroup:
                 folder.rmdir()
                 return
             time.sleep(0.05)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the groups of runs that were killed."""
+    for folder in parent.glob(f"{PREFIX}*-*"):
+        found = re.fullmatch(rf"{PREFIX}(\d+)-\w+", folder.name)
+        if found is not None and not Path(f"/proc/{found[1]}").exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _parent(mount: Path) -> tuple[Path, bool]:

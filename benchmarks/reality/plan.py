@@ -15,7 +15,7 @@ from edgeexit.replay.traces import LinkTrace, read_trace, trace_files
 # The budget goes up and down between 0.3 and 3 times the full local time, a step every so often. The steps
 # lie between the times at which a quarter, a half, three quarters and all of the stages end, not on them:
 # there a millisecond tosses the coin, and no replay can foresee how it falls.
-BUDGET_FACTORS = (3.0, 1.3, 0.62, 0.42, 0.88, 1.6, 0.42, 1.15, 2.2, 0.66)
+BUDGET_FACTORS = (3.0, 1.35, 0.62, 0.42, 0.88, 1.6, 0.42, 1.22, 2.5, 0.66)
 BUDGET_STEP_MS = 2000.0
 # Frames stand alone: what is compared are decisions, not backlogs. A busy board needs more room.
 PERIOD_FACTOR = 1.25

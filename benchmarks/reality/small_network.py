@@ -1,6 +1,6 @@
 """A network whose stages take long enough on a workstation to feel a quota: ViT-Small in f32, made once.
 
-A control group's quota is granted every ten milliseconds and accounted in ticks of four: a stage must last
+A control group's quota is granted every few milliseconds and accounted in ticks of four: a stage must last
 several of those before its time is the share's and not a matter of luck. Random weights serve, as in
 `_vit_tiny`: the network's own last exit is taken for the truth on images of noise.
 """
