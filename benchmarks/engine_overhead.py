@@ -4,7 +4,7 @@
 
 Each pair answers one image twice, in turns which of the two goes first: by the whole engine (preprocessing,
 decisions, deadline timer, four stage files, judging, the answer) to the last exit, and by one plain
-interpreter that is given the ready float tensor and invokes the unsplit network with the same heads.
+interpreter that invokes the unsplit network with the same heads. Both begin with the 8-bit image.
 One thread, f32. Targets: ratio_p50 ≤ 1.03, decision_us_p50 ≤ 50.
 """
 
@@ -107,9 +107,9 @@ def main() -> None:
             return (perf_counter() - began_s) * 1000.0
 
         def run_plain(number: int) -> float:
-            image = images[number % len(images)][None] / np.float32(255)  # 3 H W -> 1 3 H W
+            image = images[number % len(images)]
             began_s = perf_counter()
-            plain.answer(image)
+            plain.answer(image[None] / np.float32(255))  # 3 H W -> 1 3 H W; both begin with 8-bit pixels
             return (perf_counter() - began_s) * 1000.0
 
         for number in range(WARM_UP_PAIRS + pairs):

@@ -41,10 +41,11 @@ def score_logits(logits: Sequence[float] | NDArray[np.float32], temperature: flo
 
 
 def _score_array(logits: NDArray[np.float32], temperature: float) -> tuple[int, float]:
-    wide = logits.astype(np.float64)
-    label = int(wide.argmax())
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(np.exp((wide - wide[label]) / temperature).sum())
+    label = int(logits.argmax())  # the first NaN where there is one
+    largest = logits[label]
+    if not isfinite(largest):
+        return label, 0.0
+    total = float(np.exp((logits - largest) / temperature).sum())
     return label, 1.0 / total if isfinite(total) and total >= 1.0 else 0.0
 
 
