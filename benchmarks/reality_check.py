@@ -177,7 +177,8 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=DEMO, help="where `edgeexit demo` keeps what it made")
     parser.add_argument("--lateness-ms", type=float, default=LATENESS_BOUND_MS)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         result = check(
             seconds=options.seconds,
@@ -386,7 +387,9 @@ class Say:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """A signal to end is as good as Ctrl-C: everything is removed on the way out."""
+    """A signal to end is as good as Ctrl-C; everything is removed on the way out, and a second one waits."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -1,0 +1,201 @@
+"""The reality check's arithmetic: links, delays, budgets, retransmission, comparison. No root needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.reality.compare import (
+    Bounds,
+    Figures,
+    agreement,
+    differences,
+    figures_of,
+    worst_points,
+)
+from benchmarks.reality.links import constant, write_mobile, write_steady
+from benchmarks.reality.plan import BUDGET_FACTORS, BUSY, CUT, PLAYED, pace_of, trace_plans
+from benchmarks.reality.replayed import RETRANSMISSION_MS, next_retransmission_ms
+from benchmarks.reality.shaping import QUEUE_BYTES, Delays, Link, Way
+from edgeexit.decide.answer import Place
+from edgeexit.errors import TraceError
+from edgeexit.replay.frames import FrameRow, RunRows
+from edgeexit.replay.outcome import OffloadCount
+from edgeexit.replay.traces import read_trace
+
+PACKETS = st.lists(
+    st.tuples(st.floats(0.0, 50.0), st.integers(40, 1500)), min_size=1, max_size=60
+)  # pause before it in ms, size in bytes
+
+
+def link(mbps: float, *, delay_ms: float = 0.0, jitter_ms: float = 0.0, queue: int = QUEUE_BYTES) -> Link:
+    def way(seed: int) -> Way:
+        return Way(constant(mbps), Delays(delay_ms, jitter_ms, seed), queue)
+
+    return Link((way(1), way(2)))
+
+
+def arrivals(through: Link, until_ms: float = 1e9) -> list[tuple[float, bytes]]:
+    found: list[tuple[float, bytes]] = []
+    while (due := through.take(until_ms)) is not None:
+        found.append((due[0], due[2]))
+    return found
+
+
+@given(packets=PACKETS, mbps=st.floats(0.1, 50.0), delay=st.floats(0.0, 40.0), jitter=st.floats(0.0, 20.0))
+def test_packets_keep_their_order_and_arrive_no_sooner_than_the_link_allows(
+    packets: list[tuple[float, int]], mbps: float, delay: float, jitter: float
+) -> None:
+    through = link(mbps, delay_ms=delay, jitter_ms=jitter, queue=10**9)
+    now_ms, sent = 0.0, []
+    for index, (pause_ms, size) in enumerate(packets):
+        now_ms += pause_ms
+        packet = index.to_bytes(4, "big") + bytes(size - 4)
+        through.offer(now_ms, 0, packet)
+        sent.append((now_ms, packet))
+    got = arrivals(through)
+    assert [packet for _, packet in got] == [packet for _, packet in sent]
+    for (sent_ms, packet), (due_ms, _) in zip(sent, got, strict=True):
+        assert due_ms >= sent_ms + delay + len(packet) * 8e-3 / mbps - 1e-6
+    assert all(earlier[0] <= later[0] for earlier, later in pairwise(got))
+    total = sum(len(packet) for _, packet in sent)
+    assert got[-1][0] >= sent[0][0] + total * 8e-3 / mbps + delay - 1e-6
+
+
+def test_a_full_queue_drops_what_comes_and_carries_what_waits() -> None:
+    through = link(1.0, queue=3000)
+    for _ in range(5):
+        through.offer(0.0, 0, bytes(1000))
+    assert through.counted[0].packets == 3
+    assert through.counted[0].dropped == 2
+    # A kilobyte at 1 Mbit/s takes 8 ms: then there is room again.
+    through.offer(8.0, 0, bytes(1000))
+    assert through.counted[0].packets == 4
+    assert len(arrivals(through)) == 4
+
+
+def test_a_cut_passes_nothing_and_forgets_what_was_on_its_way() -> None:
+    through = link(1.0, delay_ms=10.0)
+    through.offer(0.0, 0, bytes(1000))
+    through.set_cut(5.0, True)
+    through.offer(6.0, 0, bytes(1000))
+    through.offer(6.0, 1, bytes(1000))
+    assert through.next_ms is None
+    assert (through.counted[0].lost, through.counted[1].lost) == (2, 1)
+    through.set_cut(20.0, False)
+    through.offer(20.0, 0, bytes(1000))
+    assert [due_ms for due_ms, _ in arrivals(through)] == [pytest.approx(38.0)]
+
+
+def test_both_directions_have_a_bottleneck_of_their_own() -> None:
+    through = link(1.0)
+    through.offer(0.0, 0, bytes(1000))
+    through.offer(0.0, 1, bytes(1000))
+    assert [due_ms for due_ms, _ in arrivals(through)] == [pytest.approx(8.0)] * 2
+
+
+def test_delays_are_the_same_for_the_same_seed_and_never_below_the_delay() -> None:
+    one, same, other = Delays(8.0, 3.0, 1), Delays(8.0, 3.0, 1), Delays(8.0, 3.0, 2)
+    at_ms = [50.0 * index for index in range(500)]
+    drawn = [one.at(each) for each in at_ms]
+    assert drawn == [same.at(each) for each in at_ms]
+    assert drawn != [other.at(each) for each in at_ms]
+    assert min(drawn) >= 8.0
+    assert max(drawn) <= 8.0 + 4.0 * 3.0
+
+
+def test_links_made_here_are_traces_that_repeat_by_seed(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    write_mobile(one, median_mbps=2.0, seconds=60.0, seed=1)
+    write_mobile(same, median_mbps=2.0, seconds=60.0, seed=1)
+    write_mobile(other, median_mbps=2.0, seconds=60.0, seed=2)
+    assert one.read_text() == same.read_text() != other.read_text()
+    trace = read_trace(one)
+    assert trace.period_ms >= 60_000.0
+    assert 0.5e6 < trace.mean_bps < 8e6
+    write_steady(same, mbps=3.0)
+    assert read_trace(same).mean_bps == pytest.approx(3e6)
+
+
+def test_traces_of_a_folder_are_brought_to_a_rate_that_leaves_something_to_decide(tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "drive.up").write_text("0 1\n30 40\n60 120\n")
+    plans = trace_plans(tmp_path / "traces", tmp_path, mbps=2.0, seconds=30.0, seed=1)
+    assert [plan.name for plan in plans] == ["trace drive"]
+    up = plans[0].shape.up_trace
+    assert up is not None
+    # The first half carries 40 of the mean of 80 Mbit/s, scaled to a mean of 2.
+    assert read_trace(Path(up)).carried_bytes(30_000.0) == pytest.approx(30.0 * 125_000.0, rel=1e-3)
+    with pytest.raises(TraceError):
+        trace_plans(tmp_path / "nowhere", tmp_path, mbps=2.0, seconds=30.0, seed=1)
+
+
+def test_budgets_lie_between_three_tenths_and_three_times_the_full_local_time() -> None:
+    assert min(BUDGET_FACTORS) >= 0.3
+    assert max(BUDGET_FACTORS) == 3.0
+    pace = pace_of(PLAYED, 100.0)
+    assert [latency_ms for _, latency_ms in pace.budgets] == [100.0 * factor for factor in BUDGET_FACTORS]
+    assert pace.period_ms > pace.full_ms
+    for begin, end in (CUT, *BUSY):
+        assert 0.0 < begin < end < 1.0
+
+
+@given(lost=st.floats(0.0, 1e5), cut=st.floats(0.0, 20_000.0))
+def test_tcp_sends_again_after_the_link_is_back_at_most_twice_as_late_as_it_was_gone(
+    lost: float, cut: float
+) -> None:
+    again_ms = next_retransmission_ms(lost, lost + cut)
+    assert again_ms >= lost + cut
+    assert again_ms - lost <= 2.0 * cut + RETRANSMISSION_MS + 1e-6
+
+
+def row(captured_ms: float, latency_ms: float | None, place: Place | None, worth: float) -> FrameRow:
+    exit_ = None if place is None else 3
+    dropped = "replaced" if place is None else None
+    return FrameRow(captured_ms, latency_ms, 100.0, worth, exit_, place, uplink_bytes=500, dropped=dropped)
+
+
+ROWS = (
+    row(0.0, 500.0, Place.DEVICE, 0.0),
+    row(1000.0, 50.0, Place.DEVICE, 1.0),
+    row(2000.0, 60.0, Place.GATEWAY, 1.0),
+    row(3000.0, 200.0, Place.GATEWAY, 1.0),
+    row(4000.0, None, None, 0.0),
+)
+RUN = RunRows("real", ROWS, OffloadCount(sent=4, used=2, late=1, failed=1))
+
+
+def test_figures_leave_out_the_frames_before_counting_began() -> None:
+    found = figures_of(RUN, counted_ms=1000.0)
+    assert found.frames == 4
+    assert found.on_time_fraction == 0.5
+    assert found.correct_by_deadline_fraction == 0.5
+    assert found.shares == {"device/3": 0.25, "dropped/replaced": 0.25, "gateway/3": 0.5}
+    assert found.offloads_sent == 0.8
+
+
+def test_runs_pooled_count_like_one_of_them() -> None:
+    twice = RunRows("two", ROWS + ROWS, OffloadCount(sent=8, used=4, late=2, failed=2))
+    pooled, one = figures_of(twice, counted_ms=0.0, runs=2), figures_of(RUN, counted_ms=0.0)
+    # Percentiles of few values are interpolated between other neighbours.
+    assert replace(pooled, latency_p95_ms=one.latency_p95_ms) == one
+
+
+def test_a_run_agrees_with_itself_and_not_with_one_far_away() -> None:
+    found = figures_of(RUN, counted_ms=0.0)
+    same = differences(found, found)
+    assert worst_points(same) == 0.0
+    assert all(agreement(found, same, Bounds()).values())
+    far: Figures = replace(found, correct_by_deadline_fraction=0.1, shares={"device/0": 1.0})
+    apart = differences(found, far)
+    assert worst_points(apart) == apart.correct_points == pytest.approx(30.0)
+    assert apart.share_points == 100.0
+    verdict = agreement(found, apart, Bounds())
+    assert not verdict["correct_by_deadline_fraction"]
+    assert not verdict["shares"]
+    assert verdict["on_time_fraction"]

@@ -1,0 +1,154 @@
+"""One short scenario, really run and replayed: broker, gateway, link and device, each where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.reality.compare import figures_of
+from benchmarks.reality.house import House
+from benchmarks.reality.isolation import Isolated, record_subject
+from benchmarks.reality.links import write_steady
+from benchmarks.reality.measuring import Request
+from benchmarks.reality.plan import Pace, Plan
+from benchmarks.reality.real_run import (
+    BUSY,
+    CUT,
+    FREE,
+    RESTORED,
+    SETTLE_S,
+    DeviceSettings,
+    RealRun,
+    run_really,
+    settings_of,
+    unhurried,
+)
+from benchmarks.reality.replayed import SEEDS, Charged, pooled, reconnection, replay_run
+from benchmarks.reality.shaping import Shape
+from benchmarks.reality.subjects import Subject
+from edgeexit.bundle import Bundle
+from edgeexit.decide.answer import Answer, Drop, Place
+from edgeexit.replay.frames import rows_of_records
+
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.broker, pytest.mark.litert]
+
+SECONDS = 4.0
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(1)
+    truth = {f"{index:02d}.png": float(random.integers(0, 3)) for index in range(IMAGES)}
+    for name in truth:
+        Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / name)
+    return Subject("tiny", tiny_bundle, folder, truth, None, "noise")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reality")
+    (folder / "state").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def house(subject: Subject, work: Path) -> Iterator[House]:
+    with House(work, [subject.bundle]) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def settings(subject: Subject, work: Path) -> DeviceSettings:
+    return settings_of(subject, work / "state", None, Pace(full_ms=50.0, period_ms=40.0))
+
+
+@pytest.fixture(scope="module")
+def plan(work: Path) -> Plan:
+    trace = work / "link.trace"
+    write_steady(trace, mbps=4.0)
+    shape = Shape(up_trace=str(trace), delay_ms=5.0)
+    return Plan("rough", shape, SECONDS, "4 Mbit/s", cut=(0.5, 0.7), busy=((0.1, 0.3),))
+
+
+@pytest.fixture(scope="module")
+def real(house: House, settings: DeviceSettings, plan: Plan, work: Path) -> RealRun:
+    said: list[str] = []
+    run = run_really(house, settings, plan.shape, work / "rough", seconds=SECONDS, say=said.append, plan=plan)
+    assert said
+    return run
+
+
+def test_what_was_planned_was_done_and_every_frame_is_accounted_for(real: RealRun) -> None:
+    assert [change.what for change in real.changes] == [BUSY, FREE, CUT, RESTORED]
+    at_ms = [change.at_ms for change in real.changes]
+    assert at_ms == sorted(at_ms)
+    frames = [each.captured_ms for each in real.counted if isinstance(each, Answer | Drop)]
+    assert frames
+    assert min(frames) >= real.begin_ms + 1000.0 * SETTLE_S
+    assert max(frames) < real.end_ms
+    assert real.link_after.up.lost > 0
+    assert real.link_after.up.bytes > real.link_before.up.bytes
+    seen = reconnection(real)
+    assert seen is not None
+    assert seen.resumed_ms >= 0.0
+
+
+def test_an_image_went_through_the_link_and_came_back(
+    house: House, settings: DeviceSettings, plan: Plan, work: Path
+) -> None:
+    run = run_really(
+        house,
+        unhurried(settings, "always-offload", offload=True),
+        plan.shape,
+        work / "exchanges",
+        seconds=1.0,
+        say=lambda _: None,
+    )
+    remote = [each for each in run.answers if each.place is Place.GATEWAY]
+    assert remote
+    # Two ways of five milliseconds each.
+    assert all(each.latency_ms >= 10.0 for each in remote)
+
+
+def test_the_same_run_is_replayed(
+    house: House, real: RealRun, settings: DeviceSettings, plan: Plan, subject: Subject, work: Path
+) -> None:
+    measured = house.measure(
+        Request(
+            bundle=str(subject.bundle.path),
+            state=str(settings.state),
+            images=tuple(str(subject.images / name) for name in subject.truth),
+            target_ms=None,
+        )
+    )
+    assert measured.factor is None
+    assert len(measured.samples_ms) == IMAGES
+    isolated = Isolated(
+        factor=None,
+        stage_ms=measured.stage_ms,
+        samples_ms=measured.samples_ms,
+        busy_samples_ms=measured.samples_ms,
+        busy_slowdown=2.0,
+        overhead_ms=1.0,
+        decision_ms=0.05,
+        result_bytes=300,
+        envelope_bytes=150,
+        hand_over_ms=(1.0, 2.0),
+        service_ms=(0.5, 1.0),
+        gateway_stage_ms=measured.stage_ms,
+    )
+    recording = record_subject(subject, settings.state)
+    runs = replay_run(real, plan, settings, recording, isolated, charged=Charged())
+    assert len(runs) == SEEDS
+    truly = figures_of(rows_of_records("real", real.records, subject.truth), counted_ms=real.counted_ms)
+    replayed = figures_of(pooled(runs), counted_ms=1000.0 * SETTLE_S, runs=SEEDS)
+    assert replayed.frames == truly.frames
+    for figures in (truly, replayed):
+        assert sum(figures.shares.values()) == pytest.approx(1.0, abs=0.01)
+        assert 0.0 <= figures.on_time_fraction <= 1.0
