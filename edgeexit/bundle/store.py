@@ -66,7 +66,9 @@ def open_bundle(path: Path, *, expected_digest: str | None = None) -> Bundle:
     try:
         root = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise BundleError(f"no bundle at {path}", file=str(path), why=str(error)) from error
+        why = "there is no such directory" if isinstance(error, FileNotFoundError) else str(error)
+        fix = "name the directory that holds manifest.json"
+        raise BundleError(f"no bundle at {path}", file=str(path), why=why, fix=fix) from error
     if not root.is_dir():
         raise BundleError(f"no bundle at {path}", file=str(path), why="a bundle is a directory")
     data = read_capped(root, MANIFEST_FILE, cap_bytes=MANIFEST_CAP_BYTES)
