@@ -36,6 +36,7 @@ from benchmarks.reality.compare import (
 )
 from benchmarks.reality.house import House
 from benchmarks.reality.isolation import Isolated, isolate, measure_stages, record_subject
+from benchmarks.reality.namespaces import require_root
 from benchmarks.reality.plan import (
     BUSY_SHARE,
     COMPUTING,
@@ -46,6 +47,7 @@ from benchmarks.reality.plan import (
     pace_of,
     played_plans,
     rate_mbps,
+    smallest_payload,
     trace_plans,
 )
 from benchmarks.reality.real_run import SETTLE_S, RealRun, run_really, settings_of
@@ -71,8 +73,8 @@ SECONDS = 65.0
 # A packet that is this late may cost one frame in several hundred; beyond it a run says nothing.
 LATENESS_BOUND_MS = 40.0
 LATE_SHARE_BOUND = 0.01
-# A run that was rejected is done once more: what made packets late may be over.
-ATTEMPTS = 2
+# So many runs that were rejected are done once more: what made packets late may be over.
+SPARE_RUNS = 1
 
 # Replays that are charged with all overheads but one, to tell what that one explains.
 LACKING = {
@@ -206,8 +208,9 @@ def check(
     lateness_ms: float,
 ) -> Result:
     """All scenarios. Raises: EdgeExitError, with the fix, where this machine cannot do it."""
+    require_root()
     WORK.mkdir(parents=True, exist_ok=True)
-    say = Say()
+    say, spare = Say(), Spare(SPARE_RUNS)
     subjects = _subjects(only, traces, demo, say)
     say("house", "namespaces, shaper, control groups, broker, gateway")
     with House(WORK, [each.bundle for each in subjects.values()]) as house:
@@ -217,7 +220,7 @@ def check(
             ready = _get_ready(house, kind, subject, say)
             measured[subject.name] = _subject_figures(ready)
             plans = _plans(ready, seconds, seed, traces, only)
-            rows += [_row(house, plan, ready, lateness_ms, say) for plan in plans]
+            rows += [_row(house, plan, ready, lateness_ms, spare, say) for plan in plans]
         return Result(
             worst_difference_points=max(worst_points(row.differences) for row in rows),
             agrees=all(all(row.agrees.values()) for row in rows),
@@ -286,31 +289,31 @@ def _get_ready(house: House, kind: str, subject: Subject, say: Say) -> Ready:
     return Ready(kind, subject, state, recording, isolated)
 
 
-def _row(house: House, plan: Plan, ready: Ready, lateness_ms: float, say: Say) -> Row:
+def _row(house: House, plan: Plan, ready: Ready, lateness_ms: float, spare: Spare, say: Say) -> Row:
     """Run one scenario for real, again where the shaper was late, then in replay."""
     pace = pace_of(ready.kind, ready.isolated.full_ms)
     settings = settings_of(ready.subject, ready.state, ready.isolated.factor, pace)
-    accepted = False
-    for _ in range(ATTEMPTS):
+    while True:
         folder = WORK / ready.subject.name / plan.name.replace(" ", "-")
         real = run_really(
             house, settings, plan.shape, folder, seconds=plan.seconds, say=say.about(plan.name), plan=plan
         )
         shaper = _shaper_figures(real)
         accepted = shaper.worst_lateness_ms <= lateness_ms and shaper.late_share <= LATE_SHARE_BOUND
-        if accepted:
+        if accepted or not spare.take():
             break
-        say(plan.name, f"rejected: a packet was {shaper.worst_lateness_ms:.0f} ms late")
+        say(plan.name, f"rejected, once more: a packet was {shaper.worst_lateness_ms:.0f} ms late")
 
     def replays(charged: Charged) -> list[RunRows]:
         return replay_run(real, plan, settings, ready.recording, ready.isolated, charged=charged)
 
     runs = replays(Charged())
+    compare = partial(differences, payload_bytes=smallest_payload(ready.subject.bundle))
     rows = rows_of_records("real", real.records, ready.subject.truth)
     truly = figures_of(rows, counted_ms=real.counted_ms)
     settle_ms = 1000.0 * SETTLE_S
     replayed = figures_of(pooled(runs), counted_ms=settle_ms, runs=SEEDS)
-    apart = differences(truly, replayed)
+    apart = compare(truly, replayed)
     each = [figures_of(run, counted_ms=settle_ms) for run in runs]
     seen = reconnection(real)
     row = Row(
@@ -323,9 +326,9 @@ def _row(house: House, plan: Plan, ready: Ready, lateness_ms: float, say: Say) -
         replayed=replayed,
         differences=apart,
         agrees=agreement(truly, apart, Bounds()),
-        spread_points=max(worst_points(differences(one, other)) for one in each for other in each),
+        spread_points=max(worst_points(compare(one, other)) for one in each for other in each),
         without={
-            name: worst_points(differences(truly, figures_of(pooled(replays(charged)), counted_ms=settle_ms)))
+            name: worst_points(compare(truly, figures_of(pooled(replays(charged)), counted_ms=settle_ms)))
             for name, charged in LACKING.items()
         },
         reconnection=seen,
@@ -369,6 +372,18 @@ def _subject_figures(ready: Ready) -> SubjectFigures:
         service_ms=round(float(np.median(isolated.service_ms)), 2),
         busy_slowdown=None if isolated.busy_samples_ms is None else round(isolated.busy_slowdown, 3),
     )
+
+
+class Spare:
+    """Runs that may be done once more, in the whole check."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self) -> bool:
+        """Take one, where one is left."""
+        self._left -= 1
+        return self._left >= 0
 
 
 class Say:

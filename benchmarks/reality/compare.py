@@ -12,8 +12,9 @@ from edgeexit.replay.frames import RunFigures, RunRows, figures
 class Bounds:
     """How far reality and replay may be apart, in every scenario.
 
-    Units: points, hundredths of all frames; share_points, of the share of one exit at one place; bytes_share,
-    of the larger figure; latency, the larger of a share and so many ms.
+    Units: points, hundredths of all frames; share_points, of the share of one exit at one place; bytes, the
+    larger of a share and so many of the smallest payload a frame; latency, the larger of a share and so many
+    ms.
     """
 
     on_time_points: float = 2.0
@@ -23,6 +24,7 @@ class Bounds:
     offload_points: float = 8.0
     # Payloads of one network differ by a factor of four or more, and few of them make the sum.
     bytes_share: float = 0.25
+    bytes_payloads: float = 0.05
     latency_share: float = 0.10
     latency_ms: float = 6.0
 
@@ -52,7 +54,8 @@ class Figures:
 class Differences:
     """Reality less replay, absolute.
 
-    Units: points; share_points and offload_points, the largest of all; bytes_share, of the larger figure.
+    Units: points; share_points and offload_points, the largest of all; bytes_share, of the larger figure;
+    bytes_payloads, of the smallest payload.
     """
 
     on_time_points: float
@@ -60,6 +63,7 @@ class Differences:
     share_points: float
     offload_points: float
     bytes_share: float
+    bytes_payloads: float
     latency_p50_ms: float
     latency_p95_ms: float
 
@@ -94,9 +98,10 @@ def figures_of(run: RunRows, *, counted_ms: float, runs: int = 1) -> Figures:
     )
 
 
-def differences(real: Figures, replayed: Figures) -> Differences:
-    """How far two runs are apart."""
+def differences(real: Figures, replayed: Figures, *, payload_bytes: int) -> Differences:
+    """How far two runs are apart. Units: payload_bytes, of the smallest payload."""
     larger_bytes = max(real.bytes_per_frame, replayed.bytes_per_frame, 1.0)
+    apart_bytes = abs(real.bytes_per_frame - replayed.bytes_per_frame)
     offloads = (
         (real.offloads_sent, replayed.offloads_sent),
         (real.offloads_used, replayed.offloads_used),
@@ -108,7 +113,8 @@ def differences(real: Figures, replayed: Figures) -> Differences:
         correct_points=_points(real.correct_by_deadline_fraction, replayed.correct_by_deadline_fraction),
         share_points=max((_points(*pair) for pair in _paired(real.shares, replayed.shares)), default=0.0),
         offload_points=max(_points(*pair) for pair in offloads),
-        bytes_share=round(abs(real.bytes_per_frame - replayed.bytes_per_frame) / larger_bytes, 4),
+        bytes_share=round(apart_bytes / larger_bytes, 4),
+        bytes_payloads=round(apart_bytes / payload_bytes, 4),
         latency_p50_ms=round(abs(real.latency_p50_ms - replayed.latency_p50_ms), 2),
         latency_p95_ms=round(abs(real.latency_p95_ms - replayed.latency_p95_ms), 2),
     )
@@ -125,7 +131,8 @@ def agreement(real: Figures, apart: Differences, bounds: Bounds) -> dict[str, bo
         "correct_by_deadline_fraction": apart.correct_points <= bounds.correct_points,
         "shares": apart.share_points <= bounds.share_points,
         "offloads": apart.offload_points <= bounds.offload_points,
-        "bytes_per_frame": apart.bytes_share <= bounds.bytes_share,
+        "bytes_per_frame": apart.bytes_share <= bounds.bytes_share
+        or apart.bytes_payloads <= bounds.bytes_payloads,
         "latency_p50_ms": near(apart.latency_p50_ms, real.latency_p50_ms),
         "latency_p95_ms": near(apart.latency_p95_ms, real.latency_p95_ms),
     }

@@ -22,6 +22,9 @@ PERIOD_FACTOR = 1.25
 BUSY_PERIOD_FACTOR = 3.0
 # What the smallest payload takes on the link, of the full local time: sending competes with computing.
 PAYLOAD_FACTOR = 0.2
+# What the smallest payload must be worth, in quality: a tenth of a point. Were bytes free, one chance in five
+# hundred would be worth sending for, and how a replay rates such a chance would decide over bytes alone.
+PAYLOAD_PRICE = 0.001
 # Busy stretches of the contention scenario, and the core's share that is left to the device in them.
 BUSY = ((0.12, 0.30), (0.42, 0.55), (0.70, 0.92))
 BUSY_SHARE = 0.5
@@ -76,12 +79,14 @@ def pace_of(subject: str, full_ms: float) -> Pace:
     return Pace(full_ms, max(20.0, factor * full_ms))
 
 
+def smallest_payload(bundle: Bundle) -> int:
+    """Bytes of the smallest payload that may be sent."""
+    return min(codec.payload_bytes for boundary in bundle.manifest.boundaries for codec in boundary.codecs)
+
+
 def rate_mbps(bundle: Bundle, full_ms: float) -> float:
     """The rate at which the smallest payload takes its share of the full local time, headers included."""
-    smallest = min(
-        codec.payload_bytes for boundary in bundle.manifest.boundaries for codec in boundary.codecs
-    )
-    return smallest / PAYLOAD_SHARE * 8.0 / 1000.0 / (PAYLOAD_FACTOR * full_ms)
+    return smallest_payload(bundle) / PAYLOAD_SHARE * 8.0 / 1000.0 / (PAYLOAD_FACTOR * full_ms)
 
 
 def played_plans(folder: Path, *, mbps: float, seconds: float, seed: int) -> list[Plan]:

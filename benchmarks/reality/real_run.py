@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.reality.house import House
 from benchmarks.reality.measuring import BOARD
-from benchmarks.reality.plan import BUSY_SHARE, Pace, Plan
+from benchmarks.reality.plan import BUSY_SHARE, PAYLOAD_PRICE, Pace, Plan, smallest_payload
 from benchmarks.reality.shaper import Stats
 from benchmarks.reality.shaping import Shape
 from benchmarks.reality.subjects import Subject
@@ -40,7 +40,8 @@ Say = Callable[[str], None]
 class DeviceSettings:
     """How the daemon is set up for one run.
 
-    Units: budgets, steps of (start_ms, latency_ms) that repeat after budget_period_ms.
+    Units: budgets, steps of (start_ms, latency_ms) that repeat after budget_period_ms; byte_price, quality
+    that one byte must buy.
     """
 
     subject: Subject
@@ -49,6 +50,7 @@ class DeviceSettings:
     period_ms: float
     budgets: Sequence[tuple[float, float]]
     budget_period_ms: float
+    byte_price: float
     policy: str = "hedged-gain"
     offload: bool = True
 
@@ -102,7 +104,15 @@ class RealRun:
 
 def settings_of(subject: Subject, state: Path, factor: float | None, pace: Pace) -> DeviceSettings:
     """The daemon as a scenario has it."""
-    return DeviceSettings(subject, state, factor, pace.period_ms, pace.budgets, pace.budget_period_ms)
+    return DeviceSettings(
+        subject,
+        state,
+        factor,
+        pace.period_ms,
+        pace.budgets,
+        pace.budget_period_ms,
+        byte_price=PAYLOAD_PRICE / smallest_payload(subject.bundle),
+    )
 
 
 def unhurried(settings: DeviceSettings, policy: str, *, offload: bool) -> DeviceSettings:
@@ -244,7 +254,7 @@ def _write_config(house: House, settings: DeviceSettings, path: Path, results: P
             "steps": [{"start_ms": start, "latency_ms": ms} for start, ms in settings.budgets],
         },
         "broker": {"url": house.broker_url},
-        "offload": {"enabled": settings.offload},
+        "offload": {"enabled": settings.offload, "byte_price": settings.byte_price},
         "policy": {"name": settings.policy},
         "results": {"path": str(results)},
     }

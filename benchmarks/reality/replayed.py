@@ -209,6 +209,7 @@ def _world(
         uplink=trace,
         delay=constant_delay(2.0 * plan.shape.delay_ms),
         outages=_outages(real, charged),
+        byte_price=settings.byte_price,
     )
     random = np.random.default_rng([seed, 5])
     busy = _busy(real)

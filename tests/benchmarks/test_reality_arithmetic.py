@@ -188,14 +188,23 @@ def test_runs_pooled_count_like_one_of_them() -> None:
 
 def test_a_run_agrees_with_itself_and_not_with_one_far_away() -> None:
     found = figures_of(RUN, counted_ms=0.0)
-    same = differences(found, found)
+    same = differences(found, found, payload_bytes=1000)
     assert worst_points(same) == 0.0
     assert all(agreement(found, same, Bounds()).values())
     far: Figures = replace(found, correct_by_deadline_fraction=0.1, shares={"device/0": 1.0})
-    apart = differences(found, far)
+    apart = differences(found, far, payload_bytes=1000)
     assert worst_points(apart) == apart.correct_points == pytest.approx(30.0)
     assert apart.share_points == 100.0
     verdict = agreement(found, apart, Bounds())
     assert not verdict["correct_by_deadline_fraction"]
     assert not verdict["shares"]
     assert verdict["on_time_fraction"]
+
+
+def test_a_few_payloads_more_are_no_difference() -> None:
+    found = figures_of(RUN, counted_ms=0.0)
+    more = replace(found, bytes_per_frame=found.bytes_per_frame + 400.0)
+    few = agreement(found, differences(found, more, payload_bytes=10_000), Bounds())
+    many = agreement(found, differences(found, more, payload_bytes=1000), Bounds())
+    assert few["bytes_per_frame"]
+    assert not many["bytes_per_frame"]
