@@ -43,11 +43,12 @@ def best_payload(
         price = _price(situation, option)
         if ahead - price <= most:
             continue
-        gain = link.probability_within(option, limit_ms) * ahead - price
+        chance = link.probability_within(option, limit_ms)
+        gain = chance * ahead - price
         if gain > most and option.encode_ms > 0.0:
-            # Encoding takes the processor from the stages.
+            # Encoding takes the processor from the stages, which matters where no reply comes.
             then = local_plan(situation, quality, held, limit_ms - option.encode_ms)[0]
-            gain -= max(0.0, value - then)
+            gain -= (1.0 - chance) * max(0.0, value - then)
         if gain > most:
             most = gain
             chosen = option
