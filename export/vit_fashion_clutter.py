@@ -12,6 +12,7 @@ edgeexit.models.protocol, held-out images with their answers, and the call of `c
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -127,6 +128,7 @@ def _run(size: Size, options: argparse.Namespace) -> None:
         licence="MIT",
         labels=splits.classes,
         checkpoint_sha256=digest,
+        recipe_sha256=hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         codec_samples=size.codec_samples,
     )
     progress = ProgressLines(say)

@@ -6,6 +6,8 @@ import math
 import re
 from itertools import pairwise
 
+from msgspec import UnsetType
+
 from edgeexit.bundle.manifest import (
     Blob,
     Boundary,
@@ -64,7 +66,8 @@ class _Checker:
         manifest = self._manifest
         self._matches(manifest.name, _NAME, "name")
         self._matches(manifest.version, _VERSION, "version")
-        self._matches(manifest.created, _CREATED, "created")
+        if not isinstance(manifest.created, UnsetType):
+            self._matches(manifest.created, _CREATED, "created")
         self._within(manifest.serial, 0, 2**53, "serial")  # 2^53: every JSON reader keeps it exact
         count = manifest.stage_count
         self._within(count, 1, MOST_STAGES, "stages")
@@ -217,8 +220,14 @@ class _Checker:
         self._within(len(provenance.tools), 0, 64, "provenance.tools")
         for tool in provenance.tools:
             self._text(tool, "provenance.tools")
-        if provenance.checkpoint_sha256 is not None:
-            self._matches(provenance.checkpoint_sha256, _SHA256, "provenance.checkpoint_sha256")
+        for name, digest in (
+            ("checkpoint_sha256", provenance.checkpoint_sha256),
+            ("recipe_sha256", provenance.recipe_sha256),
+            ("weights_sha256", provenance.weights_sha256),
+            ("data_sha256", provenance.data_sha256),
+        ):
+            if isinstance(digest, str):
+                self._matches(digest, _SHA256, f"provenance.{name}")
 
     # the questions
 

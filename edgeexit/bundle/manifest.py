@@ -11,6 +11,7 @@ from math import prod
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 # The one schema this version writes; it reads no other. Raise it when a field changes its meaning.
 SCHEMA = 1
@@ -169,23 +170,33 @@ class Preprocessing(_Noun, frozen=True):
 
 
 class Provenance(_Noun, frozen=True):
-    """Where the bundle comes from."""
+    """Where the bundle comes from, so that it can be made again.
+
+    `tools` are names with versions. The digests are of the recipe's file, of all weights with the structure
+    that they fill, and of the calibration images with their answers. UNSET: not stated, and not in the file.
+    """
 
     network: str
     dataset: str
     licence: str
     tools: tuple[str, ...]
     checkpoint_sha256: str | None = None
+    recipe_sha256: str | UnsetType = UNSET
+    weights_sha256: str | UnsetType = UNSET
+    data_sha256: str | UnsetType = UNSET
 
 
 class Manifest(_Noun, frozen=True):
-    """The whole description; its canonical JSON names the bundle by SHA-256."""
+    """The whole description; its canonical JSON names the bundle by SHA-256.
+
+    A date in it would give the same conversion another digest every time: `created` is what bundles of
+    another making may carry, a conversion leaves it UNSET and dates its report and its signature instead.
+    """
 
     schema: int
     name: str
     version: str
     serial: int
-    created: str
     task: Task
     labels: tuple[str, ...]
     preprocessing: Preprocessing
@@ -195,6 +206,7 @@ class Manifest(_Noun, frozen=True):
     golden: Blob
     provenance: Provenance
     risk_controls: tuple[RiskControl, ...] = ()
+    created: str | UnsetType = UNSET
 
     @property
     def stage_count(self) -> int:

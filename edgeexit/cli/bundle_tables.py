@@ -32,7 +32,7 @@ def _summary(bundle: Bundle) -> Table:
         ("task", f"{manifest.task}, {len(manifest.labels)} labels"),
         ("network", provenance.network),
         ("data", f"{provenance.dataset} ({provenance.licence})"),
-        ("made", f"{manifest.created} with {', '.join(provenance.tools)}"),
+        ("made with", ", ".join(provenance.tools)),
         ("size", f"{size_bytes / 1e6:.2f} MB in {len(manifest.blobs())} files, all digests verified"),
     ):
         table.add_row(*row)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from edgeexit.bundle.manifest import BoundaryCodec
 from edgeexit.convert.codecs import measure_codecs
 from edgeexit.convert.golden import golden_vectors
-from edgeexit.convert.key import conversion_key, finished, runtime_tools, store_report
+from edgeexit.convert.key import (
+    conversion_key,
+    data_digest,
+    finished,
+    runtime_tools,
+    store_report,
+    weights_digest,
+)
 from edgeexit.convert.lowering import LiteRTTorch, Lowering
 from edgeexit.convert.parity import Reference, references
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, check_set, evenly, network_input
@@ -19,7 +27,7 @@ from edgeexit.convert.quantise import quantiser_tools
 from edgeexit.convert.report import REPORT_SCHEMA, ConversionReport, StageRow, VariantRow
 from edgeexit.convert.slicing import SlicedStage, slice_network
 from edgeexit.convert.variants import MeasuredVariant, VariantMaker
-from edgeexit.convert.writing import preprocessing, write
+from edgeexit.convert.writing import Origin, preprocessing, write
 from edgeexit.models.protocol import MultiExitNetwork
 
 
@@ -61,7 +69,8 @@ def convert(
         codecs = _codecs(plan, stages, lowered, calibration, steps)
         with steps.step("write", 1):
             golden = golden_vectors(stages, samples, plan.golden_samples)
-            bundle = write(plan, stages, variants, codecs, golden, tools, out)
+            origin = Origin(tools, weights_digest(network), data_digest(calibration))
+            bundle = write(plan, stages, variants, codecs, golden, origin, out)
         report = ConversionReport(
             schema=REPORT_SCHEMA,
             key=key,
@@ -74,6 +83,7 @@ def convert(
             test_samples=0 if test is None else len(test.images),
             stages=tuple(_row(stage, variants, codecs[stage.index]) for stage in stages),
             times=steps.times,
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
     store_report(out, report)
     return report

@@ -6,6 +6,7 @@ The report lies beside the bundle, not in it: a bundle is immutable and named by
 from __future__ import annotations
 
 import hashlib
+import platform
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -36,8 +37,34 @@ _REPORT_CAP_BYTES = 16 * 2**20
 
 
 def runtime_tools() -> tuple[str, ...]:
-    """This package and the runtime that parity was shown with."""
-    return (f"edgeexit {edgeexit.__version__}", f"ai-edge-litert {version('ai-edge-litert')}")
+    """This package, what it computes with, and the runtime that parity was shown with."""
+    return (
+        f"edgeexit {edgeexit.__version__}",
+        f"python {platform.python_version()}",
+        f"numpy {np.__version__}",
+        f"ai-edge-litert {version('ai-edge-litert')}",
+    )
+
+
+def weights_digest(network: MultiExitNetwork) -> str:
+    """SHA-256 over all weights and the structure that they fill."""
+    digest = hashlib.sha256()
+    for index, stage in enumerate(network.stages):
+        # The structure as torch prints it, so that a changed activation or kernel size is seen too.
+        digest.update(f"{index} {stage!r}".encode())
+        for name, tensor in (*stage.named_parameters(), *stage.named_buffers()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(_bytes_of(tensor.detach().cpu().numpy()))
+    return digest.hexdigest()
+
+
+def data_digest(labelled: LabelledSet) -> str:
+    """SHA-256 over images and their answers, in their order."""
+    digest = hashlib.sha256()
+    for array in (labelled.images, labelled.targets):
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(_bytes_of(array))
+    return digest.hexdigest()
 
 
 def conversion_key(
@@ -51,18 +78,11 @@ def conversion_key(
     digest = hashlib.sha256()
     # How many threads did the work changes nothing in the result.
     digest.update(msgspec.json.encode((replace(plan, workers=None), tools)))
-    for index, stage in enumerate(network.stages):
-        # The structure as torch prints it, so that a changed activation or kernel size is seen too.
-        digest.update(f"{index} {stage!r}".encode())
-        for name, tensor in (*stage.named_parameters(), *stage.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(_bytes_of(tensor.detach().cpu().numpy()))
+    digest.update(weights_digest(network).encode())
     for path in _sources(network):
         digest.update(path.read_bytes())
     for labelled in (calibration, test):
-        for array in () if labelled is None else (labelled.images, labelled.targets):
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(_bytes_of(array))
+        digest.update(b"none" if labelled is None else data_digest(labelled).encode())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeexit.convert.lowered import open_chain
 from edgeexit.convert.slicing import SlicedStage
+from edgeexit.convert.threads import one_torch_thread
 from edgeexit.errors import ParityError
 from edgeexit.models.protocol import IMAGE
 
@@ -44,11 +45,12 @@ class StageParity:
 def references(
     stages: Sequence[SlicedStage], images: NDArray[np.float32]
 ) -> tuple[tuple[Reference, ...], ...]:
-    """The float network run stage after stage, everything kept.
+    """The float network run stage after stage, in one thread, everything kept.
 
     Shapes: images (n, 1, C, H, W); result n samples of K stages.
     """
-    return tuple(_reference(stages, image) for image in images)
+    with one_torch_thread():
+        return tuple(_reference(stages, image) for image in images)
 
 
 def _reference(stages: Sequence[SlicedStage], image: NDArray[np.float32]) -> tuple[Reference, ...]:

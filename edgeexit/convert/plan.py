@@ -63,7 +63,8 @@ class ConversionPlan:
     """What the bundle is, what it comes from, and how much is measured on the way.
 
     `network` names architecture and size, `dataset` what calibrated it, `licence` what covers the
-    weights. `variants` always begins with f32, the one that parity is proven on.
+    weights; `recipe_sha256` is the digest of the recipe's own file, where one made the plan.
+    `variants` always begins with f32, the one that parity is proven on.
     `risk_epsilons` are the accuracy drops for which early-exit thresholds are certified.
     Raises: ConfigError.
     """
@@ -77,6 +78,7 @@ class ConversionPlan:
     task: Task = "classification"
     serial: int = 1
     checkpoint_sha256: str | None = None
+    recipe_sha256: str | None = None
     variants: tuple[Precision, ...] = ("f32", "int8")
     tolerances: Tolerances = Tolerances()
     # Parity is a property of arithmetic, not of data: a few real inputs show it.

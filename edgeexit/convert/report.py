@@ -49,7 +49,7 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """A whole conversion. `key` names what went in, `digest` what came out."""
+    """A whole conversion. `key` names what went in, `digest` what came out; `created` when, if known."""
 
     schema: int
     key: str
@@ -63,6 +63,7 @@ class ConversionReport:
     stages: tuple[StageRow, ...]
     times: tuple[StepTime, ...]
     already_converted: bool = False
+    created: str | None = None
 
     def found_again(self) -> ConversionReport:
         """The same report, saying that nothing had to be done."""

@@ -7,8 +7,10 @@ Ensures: a verified bundle at the place asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import UNSET
 
 from edgeexit.bundle.manifest import (
     SCHEMA,
@@ -31,6 +33,15 @@ from edgeexit.convert.variants import MeasuredVariant
 from edgeexit.errors import UnsupportedModel
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a bundle was made with and from: names with versions, and digests of weights and data."""
+
+    tools: tuple[str, ...]
+    weights_sha256: str
+    data_sha256: str
+
+
 def preprocessing(stages: Sequence[SlicedStage]) -> Preprocessing:
     """How an image becomes the input of this network.
 
@@ -48,10 +59,12 @@ def write(
     variants: Sequence[MeasuredVariant],
     codecs: Sequence[Sequence[BoundaryCodec]],
     golden: bytes,
-    tools: tuple[str, ...],
+    origin: Origin,
     out: Path,
 ) -> Bundle:
     """Write the bundle at `out`; another bundle there is replaced.
+
+    No date and no measured time goes into it: the same conversion gives the same digest.
 
     Shapes: stages and codecs (K,).
     Raises: BundleError; nothing is then changed at `out`.
@@ -67,7 +80,6 @@ def write(
         name=plan.name,
         version=plan.version,
         serial=plan.serial,
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         task=plan.task,
         labels=plan.labels,
         preprocessing=preprocessing(stages),
@@ -82,8 +94,11 @@ def write(
             network=plan.network,
             dataset=plan.dataset,
             licence=plan.licence,
-            tools=tools,
+            tools=origin.tools,
             checkpoint_sha256=plan.checkpoint_sha256,
+            recipe_sha256=UNSET if plan.recipe_sha256 is None else plan.recipe_sha256,
+            weights_sha256=origin.weights_sha256,
+            data_sha256=origin.data_sha256,
         ),
         risk_controls=tuple(control for variant in variants for control in variant.risk_controls),
     )

@@ -243,7 +243,8 @@ def test_a_manifest_without_any_one_field_is_refused(
     copy: Path, tiny_bundle: Bundle, data: st.DataObject
 ) -> None:
     document = json.loads((tiny_bundle.path / "manifest.json").read_bytes())
-    named = [path for path in leaves(document) if not path[-1].isdigit()]
+    # A date is the one thing in this manifest that may as well not be there.
+    named = [path for path in leaves(document) if not path[-1].isdigit() and path != ("created",)]
     path = data.draw(st.sampled_from(named))
     place, last = at(document, ".".join(path))
     del place[last]  # type: ignore[union-attr,arg-type]
@@ -374,6 +375,9 @@ CONTRADICTIONS: list[tuple[str, Json, str]] = [
     ("name", "", "name"),
     ("version", "one", "version"),
     ("created", "yesterday", "created"),
+    ("provenance.recipe_sha256", "0" * 63, "provenance.recipe_sha256"),
+    ("provenance.weights_sha256", "", "provenance.weights_sha256"),
+    ("provenance.data_sha256", None, "provenance.data_sha256"),
     ("serial", -1, "serial"),
     ("labels", ["only"], "labels"),
     ("labels.0", "", "labels[0]"),

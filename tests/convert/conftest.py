@@ -67,8 +67,7 @@ def tiny_set(count: int, seed: int) -> TinySet:
     return TinySet(images, targets)
 
 
-@pytest.fixture(scope="session")
-def tiny_network() -> VisionTransformer:
+def make_network() -> VisionTransformer:
     """Three stages with random weights; larger than at the start of training, so that exits differ."""
     import torch
 
@@ -96,7 +95,11 @@ def tiny_network() -> VisionTransformer:
 
 
 @pytest.fixture(scope="session")
-def tiny_plan() -> ConversionPlan:
+def tiny_network() -> VisionTransformer:
+    return make_network()
+
+
+def make_plan() -> ConversionPlan:
     return ConversionPlan(
         name="tiny-vit",
         version="0.1.0",
@@ -107,6 +110,11 @@ def tiny_plan() -> ConversionPlan:
         codec_samples=64,
         workers=1,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_plan() -> ConversionPlan:
+    return make_plan()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle import open_bundle
 from edgeexit.convert.conversion import convert
-from edgeexit.convert.key import conversion_key, report_path
+from edgeexit.convert.key import conversion_key, data_digest, report_path, weights_digest
 from edgeexit.convert.report import ConversionReport, decode_report, render
 from edgeexit.convert.slicing import SlicedStage
 from edgeexit.runner.litert import LiteRTRunner
@@ -94,6 +94,10 @@ def test_the_manifest_says_where_it_comes_from(converted: Converted) -> None:
     tools = " ".join(manifest.provenance.tools)
     for tool in ("torch 2", "litert-torch 0", "ai-edge-quantizer 0", "ai-edge-litert", "edgeexit"):
         assert tool in tools
+    for tool in ("python 3.", "numpy "):
+        assert tool in tools
+    assert manifest.provenance.weights_sha256 == weights_digest(converted.network)
+    assert manifest.provenance.data_sha256 == data_digest(converted.calibration)
     assert [len(boundary.tensors) for boundary in manifest.boundaries] == [1, 1, 1]
     assert manifest.preprocessing.color == "gray"
     assert (manifest.preprocessing.height, manifest.preprocessing.width) == (8, 8)
