@@ -1,9 +1,11 @@
 """A watch on early exits: does the network still agree with itself as it did when it was calibrated?
 
-A small random sample of frames that left early is finished by the gateway; each tells whether the
-early answer was the full network's. The watch bets against "the risk is at most epsilon": its wealth
-multiplies with every audit and, while that holds, exceeds 1/delta in a window with probability at
-most delta. A breach tightens the thresholds.
+A small random sample of frames is audited: those that left early by a certified threshold are finished
+by the gateway, which tells whether the early answer was the last exit's; the others agree by themselves,
+since the risk certified is that of all frames. A frame that a deadline cut short agrees too: whatever it
+would have become, the share of early answers that differ can only be smaller for it. The watch bets
+against "the risk is at most epsilon": its wealth multiplies with every audit and, while that holds,
+exceeds 1/delta in a window with probability at most delta. A breach tightens the thresholds.
 Source: testing by betting and Ville's inequality, Waudby-Smith and Ramdas, JRSS-B 2024; letting inputs
 run to the end for feedback, Apparate (Dai et al., SOSP 2024).
 """
@@ -18,9 +20,11 @@ from zlib import crc32
 from edgeexit.decide.risk import NEVER
 from edgeexit.errors import ConfigError
 
-# One early frame in a hundred is enough to notice a doubled risk within some ten thousand frames, and
-# costs one offload in a hundred frames.
+# One frame in a hundred is enough to notice a doubled risk within some ten thousand frames, and costs at
+# most one offload in a hundred frames.
 AUDIT_FRACTION = 0.01
+# The reason word of a policy that lets a frame leave early by a certified threshold.
+CERTIFIED = "certified"
 # Audits after which the wealth starts anew: a drift that begins late must not fight an old fortune lost.
 WINDOW = 400
 # Shares of the largest bet that cannot ruin; their mean is as good as the best one within a factor.
@@ -53,13 +57,59 @@ class Breach:
     thresholds: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DriftStatus:
+    """How the watch stands; counts since it began."""
+
+    state: DriftState
+    audits: int
+    disagreements: int
+    breaches: int
+
+    def __str__(self) -> str:
+        return f"{self.state.value}, {self.disagreements} of {self.audits} audits differ"
+
+
 def is_audited(frame: int, *, fraction: float = AUDIT_FRACTION, salt: int = 0) -> bool:
-    """Whether a frame that leaves early belongs to the audit sample.
+    """Whether a frame belongs to the audit sample.
 
     The choice depends on the frame's number alone, never on what it shows, so the sample is fair.
     """
     drawn = crc32(f"{salt}:{frame}".encode()) / 2**32
     return drawn < fraction
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTerms:
+    """Which frames are audited, and what counts as the same answer.
+
+    `salt` gives every device a sample of its own, so that a fleet started together does not audit at
+    the same moments. `tolerance` is the largest difference of two values that agree, in their own
+    unit; None for classes.
+    Raises: ConfigError when the fraction is not between 0 and 1.
+    """
+
+    fraction: float = AUDIT_FRACTION
+    salt: int = 0
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fraction <= 1.0:
+            raise ConfigError(
+                f"an audit fraction of {self.fraction:g} is refused",
+                key="audit_fraction",
+                why="a fraction lies between 0 and 1",
+            )
+
+    def picks(self, frame: int) -> bool:
+        """Whether this frame belongs to the sample."""
+        return is_audited(frame, fraction=self.fraction, salt=self.salt)
+
+    def agree(self, early: Sequence[float], last: Sequence[float]) -> bool:
+        """Whether two outputs give the same answer. Shapes: early and last (C,)."""
+        if self.tolerance is not None:
+            return abs(early[0] - last[0]) <= self.tolerance
+        return max(range(len(early)), key=early.__getitem__) == max(range(len(last)), key=last.__getitem__)
 
 
 class DriftWatch:
@@ -70,6 +120,8 @@ class DriftWatch:
     """
 
     __slots__ = (
+        "_all_audits",
+        "_all_disagreements",
         "_audits",
         "_breaches",
         "_certified",
@@ -88,6 +140,8 @@ class DriftWatch:
         self._epsilon = epsilon
         self._delta = delta
         self._breaches = 0
+        self._all_audits = 0
+        self._all_disagreements = 0
         self._audits = 0
         self._disagreements = 0
         self._wealth = [1.0] * len(BETS)
@@ -109,9 +163,16 @@ class DriftWatch:
         """Audits in the present window."""
         return self._audits
 
+    @property
+    def status(self) -> DriftStatus:
+        """How it stands, in figures."""
+        return DriftStatus(self.state, self._all_audits, self._all_disagreements, self._breaches)
+
     def audit(self, agreed: bool) -> Breach | None:
         """Take one audit; a breach is returned once, when it is found."""
         loss = 0.0 if agreed else 1.0
+        self._all_audits += 1
+        self._all_disagreements += not agreed
         self._audits += 1
         self._disagreements += not agreed
         epsilon = self._epsilon

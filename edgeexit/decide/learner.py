@@ -2,7 +2,7 @@
 
 A driver asks once, `isinstance(policy, Learner)`, and then calls `learn` with every observation as it
 becomes known on the device: a stage when it ends, a transfer when its reply (late ones too) or its
-failure arrives, a frame when it is closed. Nothing is told before it could be known.
+failure arrives, a frame when it is closed, an audit between frames. Nothing is told before it could be known.
 """
 
 from __future__ import annotations
@@ -80,7 +80,15 @@ class FrameClosed:
     offloads: int
 
 
-Observation = StageDone | Sent | Replied | Failed | Pinged | FrameClosed
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A frame of the audit sample was judged: whether its answer was the last exit's."""
+
+    frame: int
+    agreed: bool
+
+
+Observation = StageDone | Sent | Replied | Failed | Pinged | FrameClosed | Audited
 
 
 @runtime_checkable

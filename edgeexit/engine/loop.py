@@ -11,9 +11,11 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.decide.answer import Answer, Place, Record
 from edgeexit.decide.budget import BudgetSource
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
+from edgeexit.decide.drift import AuditTerms
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
 from edgeexit.decide.link import LinkEstimator
+from edgeexit.engine.audits import Audits
 from edgeexit.engine.deadline import DeadlineTimer
 from edgeexit.engine.frame import Finding, Frame, OpenFrame
 from edgeexit.engine.judging import Judge
@@ -53,6 +55,7 @@ class Engine:
 
     `emit` receives each Answer once, and each OffloadRecord when its end is known. It is called from
     the loop's, the timer's or the transport's thread: it must be safe for that, and quick.
+    With `audits`, gateways finish a sample of the frames that left early, in moments without a frame.
     """
 
     def __init__(
@@ -68,17 +71,19 @@ class Engine:
         transport: Transport | None = None,
         link: LinkEstimator | None = None,
         byte_price: float = 0.0,
+        audits: AuditTerms | None = None,
     ) -> None:
         manifest = bundle.manifest
         judge = Judge(manifest, [runner.variant(stage) for stage in range(runner.stage_count)])
         tell: Tell = policy.learn if isinstance(policy, Learner) else _untold
         offloads = None
         if transport is not None:
+            link = LinkEstimator() if link is None else link
             offloads = Offloads(
                 manifest=manifest,
                 digest=bundle.digest,
                 transport=transport,
-                link=link if link is not None else LinkEstimator(),
+                link=link,
                 judge=judge.judge,
                 clock=clock,
                 emit=emit,
@@ -96,6 +101,18 @@ class Engine:
             tell=tell,
         )
         self._emit = emit
+        self._audits: Audits | None = None
+        if transport is not None and link is not None:
+            self._audits = Audits(
+                manifest=manifest,
+                digest=bundle.digest,
+                transport=transport,
+                link=link,
+                clock=clock,
+                emit=emit,
+                tell=policy.learn if isinstance(policy, Learner) else _untold,
+                terms=audits,
+            )
         self._transport = transport
         self._preprocessing = manifest.preprocessing
         self._input: TensorSpec = manifest.boundaries[0].tensors[0]
@@ -118,15 +135,30 @@ class Engine:
         """Stop both; every offload still in flight is recorded as failed."""
         if self._parts.offloads is not None:
             self._parts.offloads.close()
+        if self._audits is not None:
+            self._audits.look()
         self._timer.close()
 
+    def audit_by(self, terms: AuditTerms | None) -> None:
+        """Audit by other terms from now on, or not at all."""
+        if self._audits is not None:
+            self._audits.terms = terms
+
     def idle(self) -> None:
-        """Use the time between frames: learn from late replies, probe a link that was not used."""
+        """Use a moment without a frame: learn, probe a link that was not used, send an audit that waits."""
+        self._catch_up()
+        if self._audits is not None:
+            self._audits.spend_moment()
+
+    def _catch_up(self) -> None:
+        """Learn from what has landed since, and probe."""
         offloads = self._parts.offloads
         if offloads is not None:
             now_ms = self._parts.clock()
             offloads.look(now_ms)
             offloads.probe_if_due(now_ms)
+        if self._audits is not None:
+            self._audits.look()
 
     def answer(self, frame: Frame) -> Answer:
         """Answer one frame by the deadline in force, with the best there is.
@@ -140,8 +172,11 @@ class Engine:
         )
         tensors = input_tensors(frame.image, self._preprocessing, self._input)
         self._timer.watch(open_frame)
-        answer = _Journey(parts, open_frame, tensors).finish()
-        self.idle()
+        journey = _Journey(parts, open_frame, tensors)
+        answer = journey.finish()
+        if self._audits is not None and self._audits.picks(answer):
+            self._audits.keep(answer, journey.boundaries(), journey.bytes_left(parts.clock()))
+        self._catch_up()
         return answer
 
     def _link_up(self) -> bool | None:
@@ -227,9 +262,16 @@ class _Journey:
         parts, spent = self._parts, self._frame.spent
         if parts.offloads is None or not self._may_send or spent.offloads >= OFFLOADS_PER_FRAME:
             return (), ()
-        budget_bytes = parts.budgets.budget(now_ms).uplink_bytes
-        bytes_left = None if budget_bytes is None else budget_bytes - spent.uplink_bytes
-        return parts.offloads.options(self._stages_done, bytes_left)
+        return parts.offloads.options(self._stages_done, self.bytes_left(now_ms))
+
+    def bytes_left(self, now_ms: float) -> int | None:
+        """What the frame's budget still pays for; None where it sets no limit."""
+        budget_bytes = self._parts.budgets.budget(now_ms).uplink_bytes
+        return None if budget_bytes is None else budget_bytes - self._frame.spent.uplink_bytes
+
+    def boundaries(self) -> dict[int, Tensors]:
+        """What could be sent of this frame: its input, and the boundary of the last stage that ran."""
+        return {0: self._input, self._stages_done: self._boundary}
 
     def _act(self, decision: Decision) -> None:
         """Do what was decided; whatever a policy says, a frame without an answer gets stage 0."""

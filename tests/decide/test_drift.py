@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.decide.drift import BREACHES_TO_STOP, WINDOW, DriftState, DriftWatch, is_audited
+from edgeexit.decide.drift import (
+    BREACHES_TO_STOP,
+    WINDOW,
+    AuditTerms,
+    DriftState,
+    DriftWatch,
+    is_audited,
+)
 from edgeexit.decide.risk import NEVER
 from edgeexit.errors import ConfigError
 
@@ -82,3 +89,42 @@ def test_the_audit_sample_is_a_fixed_fair_share() -> None:
 def test_impossible_levels_are_refused() -> None:
     with pytest.raises(ConfigError):
         DriftWatch(CERTIFIED, epsilon=0.0)
+
+
+def test_figures_count_since_the_beginning_not_since_the_window() -> None:
+    watch = DriftWatch(CERTIFIED, epsilon=0.05)
+    for audit in range(3 * WINDOW):
+        watch.audit(audit % 100 != 0)
+    assert (watch.status.audits, watch.status.disagreements) == (3 * WINDOW, 12)
+    assert str(watch.status) == "watching, 12 of 1200 audits differ"
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=8),
+    st.floats(-1e6, 1e6, width=32),
+    st.floats(1e-3, 1e3),
+)
+def test_answers_agree_by_class_or_within_the_tolerance(
+    output: list[float], value: float, tolerance: float
+) -> None:
+    classes, values = AuditTerms(), AuditTerms(tolerance=tolerance)
+    assert classes.agree(output, output)
+    lifted = [each + 1.0 for each in output]
+    assert classes.agree(output, [2.0 * each for each in lifted]) == (
+        output.index(max(output)) == lifted.index(max(lifted))
+    )
+    assert values.agree(output, [value, 0.0]) == (abs(output[0] - value) <= tolerance)
+
+
+def test_devices_have_samples_of_their_own() -> None:
+    first, second = AuditTerms(0.1, salt=1), AuditTerms(0.1, salt=2)
+    frames = range(10_000)
+    picked = [{frame for frame in frames if terms.picks(frame)} for terms in (first, second)]
+    assert [len(each) for each in picked] == [pytest.approx(1000, rel=0.1)] * 2
+    assert len(picked[0] & picked[1]) < 200
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_impossible_fractions_are_refused(fraction: float) -> None:
+    with pytest.raises(ConfigError):
+        AuditTerms(fraction)
