@@ -151,17 +151,24 @@ def expected_calibration_error(
 class QualityTable:
     """One exit's calibration, ready for lookup: expected quality of every exit given a score.
 
-    Shapes: `rows[i]` is (K,), entries before `exit` are 0 and not used.
+    The answers of earlier exits are not in hand any more when this one speaks: `before`, their mean
+    qualities, is what is left of them; 0 where it is not given.
+    Shapes: before (exit,), `rows[i]` (K,).
     """
 
     __slots__ = ("exit", "rows", "upper_scores")
 
-    def __init__(self, exit: int, calibration: Calibration) -> None:  # noqa: A002 - the noun of the house
+    def __init__(
+        self,
+        exit: int,  # noqa: A002 - the noun of the house
+        calibration: Calibration,
+        before: Sequence[float] = (),
+    ) -> None:
         self.exit = exit
         self.upper_scores = tuple(calibration.upper_scores)
-        before = (0.0,) * exit
+        known = tuple(before) or (0.0,) * exit
         self.rows = tuple(
-            (*before, *(row[index] for row in calibration.quality)) for index in range(len(self.upper_scores))
+            (*known, *(row[index] for row in calibration.quality)) for index in range(len(self.upper_scores))
         )
 
     def expected(self, score: float) -> tuple[float, ...]:
@@ -171,9 +178,12 @@ class QualityTable:
         return rows[index] if index < len(rows) else rows[-1]
 
 
+def tables_of(calibrations: Sequence[Calibration]) -> tuple[QualityTable, ...]:
+    """The tables of all exits of one network. Shapes: calibrations (K,)."""
+    means = [calibration.accuracy for calibration in calibrations]
+    return tuple(QualityTable(index, each, means[:index]) for index, each in enumerate(calibrations))
+
+
 def quality_tables(exits: Sequence[Exit], variants: Sequence[str]) -> tuple[QualityTable, ...]:
     """The tables of all exits for the variants in use. Shapes: exits (K,), variants (K,)."""
-    return tuple(
-        QualityTable(index, each.calibration(variant))
-        for index, (each, variant) in enumerate(zip(exits, variants, strict=True))
-    )
+    return tables_of([each.calibration(variant) for each, variant in zip(exits, variants, strict=True)])

@@ -6,6 +6,7 @@ the constants, the tail guard, the change-point and the growth with time are thi
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
@@ -141,7 +142,9 @@ class LatencyModel:
         self._clipped = 0
         self._running_ratio = 0.0
         self._order: deque[float] = deque()
-        self._sorted: list[float] = []
+        # An array, not a list: a snapshot is one copy of its bytes, and looking through it touches no
+        # objects spread over memory.
+        self._sorted = array("d")
 
     @property
     def profile_ms(self) -> tuple[float, ...]:
@@ -193,7 +196,7 @@ class LatencyModel:
         mean = self._mean
         if self._running_ratio > mean:
             mean = self._running_ratio
-        ratios = tuple(self._sorted) if len(self._sorted) >= RATIO_MINIMUM else ()
+        ratios = self._sorted[:] if len(self._sorted) >= RATIO_MINIMUM else ()
         variance = self._variance_at(now_ms) + self._drift
         return StageForecast(mean, variance, self._noise, ratios, self._prefix, self._prefix_squares)
 

@@ -77,10 +77,11 @@ class OpenFrame:
         clock: Callable[[], float],
         emit: Callable[[Answer], None],
         link_up: Callable[[], bool | None],
+        wake: Event,
     ) -> None:
         self.frame = frame
         self.spent = Spent()
-        self.wake = Event()
+        self.wake = wake
         self._budgets = budgets
         self._clock = clock
         self._emit = emit
@@ -109,12 +110,11 @@ class OpenFrame:
         """Weigh a finding against the one in hand; the better of the two stays in hand."""
         with self._lock:
             held = self._best
-            if held is None:
+            evidence = best(None if held is None else held.evidence, finding.evidence)
+            if held is None or evidence is finding.evidence:
                 self._best = finding
-                return
-            evidence = best(held.evidence, finding.evidence)
-            kept = finding if evidence.exit == finding.evidence.exit else held
-            self._best = Finding(evidence, kept.output, kept.place)
+            else:
+                self._best = Finding(evidence, held.output, held.place)
 
     def close(self, reason: str) -> bool:
         """Emit the best finding as the answer; False when there is none, or it was emitted before."""

@@ -42,4 +42,4 @@ class Judge:
             label, score = score_logits(output, scale)
         else:
             label, score = None, score_spread(float(output[1]), scale)
-        return judge(exit_index, label, score, self._tables, self._prior_quality)
+        return judge(exit_index, label, score, self._tables)

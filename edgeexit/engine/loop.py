@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Event
 from time import perf_counter
 
 from edgeexit.bundle.manifest import TensorSpec
@@ -17,7 +18,7 @@ from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.audits import Audits
 from edgeexit.engine.deadline import DeadlineTimer
-from edgeexit.engine.frame import Finding, Frame, OpenFrame
+from edgeexit.engine.frame import Finding, Frame, OpenFrame, Spent
 from edgeexit.engine.judging import Judge
 from edgeexit.engine.offloads import Flight, Offloads, Tell, in_flight
 from edgeexit.errors import RunnerError
@@ -47,7 +48,7 @@ class _Parts:
     judge: Judge
     offloads: Offloads | None
     byte_price: float
-    tell: Tell
+    tell: Tell | None
 
 
 class Engine:
@@ -75,7 +76,7 @@ class Engine:
     ) -> None:
         manifest = bundle.manifest
         judge = Judge(manifest, [runner.variant(stage) for stage in range(runner.stage_count)])
-        tell: Tell = policy.learn if isinstance(policy, Learner) else _untold
+        tell = policy.learn if isinstance(policy, Learner) else None
         offloads = None
         if transport is not None:
             link = LinkEstimator() if link is None else link
@@ -87,7 +88,7 @@ class Engine:
                 judge=judge.judge,
                 clock=clock,
                 emit=emit,
-                tell=tell,
+                tell=tell if tell is not None else _untold,
             )
         self._parts = _Parts(
             runner=runner,
@@ -117,6 +118,9 @@ class Engine:
         self._preprocessing = manifest.preprocessing
         self._input: TensorSpec = manifest.boundaries[0].tensors[0]
         self._timer = DeadlineTimer(clock)
+        # One for all frames: making one costs more than a decision does. A frame that is over may wake
+        # the next one's wait, which then only decides once more.
+        self._wake = Event()
 
     def __enter__(self) -> Engine:
         self.open()
@@ -147,8 +151,17 @@ class Engine:
     def idle(self) -> None:
         """Use a moment without a frame: learn, probe a link that was not used, send an audit that waits."""
         self._catch_up()
+        self.spend_moment()
+
+    def spend_moment(self) -> None:
+        """Use a moment without a frame for the audit that waits, if one does; next to nothing if not."""
         if self._audits is not None:
             self._audits.spend_moment()
+
+    @property
+    def audits_skipped(self) -> int:
+        """How many frames of the audit sample found no free moment or link."""
+        return 0 if self._audits is None else self._audits.skipped
 
     def _catch_up(self) -> None:
         """Learn from what has landed since, and probe."""
@@ -168,7 +181,12 @@ class Engine:
         """
         parts = self._parts
         open_frame = OpenFrame(
-            frame, budgets=parts.budgets, clock=parts.clock, emit=self._emit, link_up=self._link_up
+            frame,
+            budgets=parts.budgets,
+            clock=parts.clock,
+            emit=self._emit,
+            link_up=self._link_up,
+            wake=self._wake,
         )
         tensors = input_tensors(frame.image, self._preprocessing, self._input)
         self._timer.watch(open_frame)
@@ -210,17 +228,8 @@ class _Journey:
         answer = frame.answer
         if answer is None:  # nothing here could run, and nobody else answered
             raise self._failed or RunnerError("no stage could run")
-        self._parts.tell(
-            FrameClosed(
-                answer.frame,
-                answer.latency_ms,
-                answer.deadline_ms,
-                answer.exit,
-                frame.spent.stages_run,
-                frame.spent.offloads,
-            ),
-            answer.captured_ms + answer.latency_ms,
-        )
+        if self._parts.tell is not None:
+            self._parts.tell(_closed(answer, frame.spent), answer.captured_ms + answer.latency_ms)
         return answer
 
     def _decide(self) -> Decision | None:
@@ -297,7 +306,8 @@ class _Journey:
             return
         ended_ms = parts.clock()
         parts.latency.observe(stage, ended_ms - began_ms, ended_ms)
-        parts.tell(StageDone(frame.frame.number, stage, ended_ms - began_ms), ended_ms)
+        if parts.tell is not None:
+            parts.tell(StageDone(frame.frame.number, stage, ended_ms - began_ms), ended_ms)
         frame.spent.stages_run += 1
         self._boundary = done.boundary
         self._stages_done += 1
@@ -309,7 +319,6 @@ class _Journey:
             return
         tensors = self._input if option.boundary == 0 else self._boundary
         left_ms = frame.remaining_ms(parts.clock())
-        frame.wake.clear()
         self._flight = parts.offloads.send(frame, option, tensors, left_ms)
         # Refused by our own side (no credit, too large, link just lost): asking again would loop.
         self._may_send = self._flight is not None
@@ -317,7 +326,8 @@ class _Journey:
     def _wait(self, wait_ms: float | None) -> None:
         remaining_ms = self._frame.remaining_ms(self._parts.clock())
         pause_ms = min(wait_ms if wait_ms is not None else WAIT_MS, WAIT_MS, max(remaining_ms, 0.0))
-        self._frame.wake.wait(pause_ms / 1000.0)
+        if self._frame.wake.wait(pause_ms / 1000.0):
+            self._frame.wake.clear()
 
     def _without_runner(self, now_ms: float, flying: bool) -> Decision | None:
         """A stage has failed: what is in hand is the answer, else what is in flight, else nothing."""
@@ -326,3 +336,14 @@ class _Journey:
         if flying and self._frame.remaining_ms(now_ms) > 0.0:
             return Decision(Action.WAIT, "stage-failed")
         return None
+
+
+def _closed(answer: Answer, spent: Spent) -> FrameClosed:
+    return FrameClosed(
+        answer.frame,
+        answer.latency_ms,
+        answer.deadline_ms,
+        answer.exit,
+        spent.stages_run,
+        spent.offloads,
+    )

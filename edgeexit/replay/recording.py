@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Calibration
-from edgeexit.decide.calibration import QualityTable
+from edgeexit.decide.calibration import QualityTable, tables_of
 from edgeexit.decide.decision import Evidence
 from edgeexit.decide.evidence import judge
 from edgeexit.errors import DataError, MissingExtra
@@ -94,16 +94,15 @@ class Recording:
     @property
     def tables(self) -> tuple[QualityTable, ...]:
         """The calibrations, ready for lookup. Shapes: (K,)."""
-        return tuple(QualityTable(exit_, each) for exit_, each in enumerate(self.note.calibrations))
+        return tables_of(self.note.calibrations)
 
     def evidence(self, sample: int, tables: Sequence[QualityTable]) -> list[Evidence]:
         """What every exit says about a sample, as the device would judge it. Shapes: tables (K,)."""
-        prior = self.prior_quality
         scores = self.scores[sample].tolist()
         answers = self.answers[sample].tolist()
         classified = self.note.task == "classification"
         return [
-            judge(exit_, int(answers[exit_]) if classified else None, score, tables, prior)
+            judge(exit_, int(answers[exit_]) if classified else None, score, tables)
             for exit_, score in enumerate(scores)
         ]
 

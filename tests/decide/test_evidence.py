@@ -26,6 +26,7 @@ def tables() -> list[QualityTable]:
                 accuracy=0.6,
                 samples=100,
             ),
+            before=PRIOR[:exit_],
         )
         for exit_ in range(3)
     ]
@@ -62,23 +63,23 @@ def test_spread_lowers_a_regression_score() -> None:
 
 
 def test_evidence_tells_itself_and_deeper_exits_from_the_score() -> None:
-    evidence = judge(1, 4, 0.9, tables(), PRIOR)
+    evidence = judge(1, 4, 0.9, tables())
     assert evidence.expected_quality == pytest.approx((0.5, 0.8, 0.85))
     assert evidence.quality == 0.8
     assert evidence.label == 4
 
 
 def test_the_deeper_answer_is_taken_even_with_a_poorer_score() -> None:
-    shallow = judge(0, 1, 0.9, tables(), PRIOR)
-    deep = judge(1, 2, 0.1, tables(), PRIOR)
+    shallow = judge(0, 1, 0.9, tables())
+    deep = judge(1, 2, 0.1, tables())
     assert shallow.quality > deep.quality
     assert best(shallow, deep) is deep
     assert best(None, shallow) is shallow
 
 
 def test_an_exit_that_said_nothing_does_not_replace_an_answer() -> None:
-    held = judge(0, 1, 0.9, tables(), PRIOR)
-    broken = judge(1, 0, 0.0, tables(), PRIOR)
+    held = judge(0, 1, 0.9, tables())
+    broken = judge(1, 0, 0.0, tables())
     kept = best(held, broken)
     assert (kept.exit, kept.label, kept.quality) == (0, 1, held.quality)
     assert kept.expected_quality[2] == broken.expected_quality[2]
