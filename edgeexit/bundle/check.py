@@ -200,6 +200,13 @@ class _Checker:
         for threshold in control.thresholds:
             self._finite(threshold, 0.0, f"{field}.thresholds")
         self._fraction(abs(control.empirical_risk), f"{field}.empirical_risk")
+        tolerance = control.tolerance
+        of_values = self._manifest.task == "regression" and control.risk == "inconsistency"
+        if isinstance(tolerance, UnsetType):
+            self._require(not of_values, f"{field}.tolerance", "values need one to be told apart")
+        else:
+            self._require(of_values, f"{field}.tolerance", "only the inconsistency of values has one")
+            self._finite(tolerance, 0.0, f"{field}.tolerance")
         self._text(control.data, f"{field}.data")
 
     def _golden(self, blob: Blob) -> None:

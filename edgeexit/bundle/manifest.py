@@ -144,6 +144,9 @@ class RiskControl(_Noun, frozen=True):
     Stop at the first exit k whose score is at least thresholds[k]; then, with confidence
     1 - delta, the risk named is at most epsilon on data like the calibration data.
     A threshold above 1 is never met: that exit is not certified.
+    `accuracy-drop`: a right answer of the last exit is lost. `inconsistency`: the early answer is not
+    the last exit's, whichever of the bundle's variants runs that; values of a regression differ when
+    they are more than `tolerance` apart, in their own unit. UNSET: classes, and not in the file.
     """
 
     variant: str
@@ -155,6 +158,7 @@ class RiskControl(_Noun, frozen=True):
     thresholds: tuple[float, ...]
     empirical_risk: float
     data: str
+    tolerance: float | UnsetType = UNSET
 
 
 class Preprocessing(_Noun, frozen=True):

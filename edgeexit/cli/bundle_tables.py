@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import UnsetType
 from rich.console import RenderableType
 from rich.table import Table
 
-from edgeexit.bundle.manifest import Manifest
+from edgeexit.bundle.manifest import Manifest, RiskControl
 from edgeexit.bundle.store import Bundle
 
 
@@ -85,6 +86,12 @@ def _boundaries(manifest: Manifest) -> Table:
     return table
 
 
+def _risk(control: RiskControl) -> str:
+    if isinstance(control.tolerance, UnsetType):
+        return control.risk
+    return f"{control.risk} by over {control.tolerance:g}"
+
+
 def _guarantees(manifest: Manifest) -> Table:
     table = Table(
         title="early exits with a guarantee: stop at the first exit whose score reaches its threshold"
@@ -94,7 +101,7 @@ def _guarantees(manifest: Manifest) -> Table:
     for control in manifest.risk_controls:
         table.add_row(
             control.variant,
-            f"{control.risk} ≤ {control.epsilon:g} with confidence {1 - control.delta:g}",
+            f"{_risk(control)} ≤ {control.epsilon:g} with confidence {1 - control.delta:g}",
             control.method,
             ", ".join(f"{value:.3f}" if value <= 1.0 else "never" for value in control.thresholds),
             f"{control.empirical_risk:.4f}",

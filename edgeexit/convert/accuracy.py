@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Task
 from edgeexit.convert.lowered import LoweredStage, open_chain
 from edgeexit.convert.parallel import for_each
-from edgeexit.convert.plan import network_input
+from edgeexit.convert.plan import SAME_VALUE, network_input
 from edgeexit.convert.slicing import Arrays, SlicedStage
 from edgeexit.decide.calibration import regression_quality
 from edgeexit.errors import ParityError
@@ -88,7 +88,7 @@ def agreement(
     Shapes: answers and reference (K, N); result (K,).
     Raises: ParityError when a fraction is below `least`; its numbers are fractions of inputs.
     """
-    bound = 0.0 if task == "classification" else 0.1 * error_scale
+    bound = 0.0 if task == "classification" else SAME_VALUE * error_scale
     agreed = (np.abs(answers - reference) <= bound).mean(axis=1)
     for k, fraction in enumerate(agreed):
         if fraction < least:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Calibration, RiskControl, Task
 from edgeexit.decide.calibration import expected_calibration_error, fit_temperature, quality_maps
 from edgeexit.decide.evidence import score_logits, score_spread
-from edgeexit.decide.risk import accuracy_drop, control_risk, quality_drop
+from edgeexit.decide.risk import accuracy_drop, control_risk, inconsistency, quality_drop
 
 # One sample in three fits the temperatures, a single number an exit; the larger part certifies, since
 # what can be certified hangs on how many samples there are.
@@ -95,6 +95,43 @@ def certify(
             delta=delta,
             variant=variant,
             data=f"{len(others)} held-out samples of {dataset}",
+        )
+        for epsilon in epsilons
+    )
+
+
+def certify_consistency(
+    fitted: Sequence[FittedExit],
+    answers: NDArray[np.float64],
+    others: Sequence[NDArray[np.float64]],
+    *,
+    variant: str,
+    epsilons: Sequence[float],
+    delta: float,
+    tolerance: float | None,
+    dataset: str,
+) -> tuple[RiskControl, ...]:
+    """Thresholds for each tolerated share of early answers that are not the last exit's.
+
+    A gateway may finish a frame with another variant than the device's: an early answer must be that of
+    every variant's last exit.
+    Shapes: fitted (K,), answers (K, N) of this variant, others (K, N) each.
+    Raises: ConfigError when an epsilon or delta is not between 0 and 1.
+    """
+    _, held = parts(answers.shape[1])
+    scores = np.stack([each.scores for each in fitted], axis=1)[held]  # K of N -> n K
+    finals = np.stack([each[-1] for each in (answers, *others)], axis=1)[held]  # V of N -> n V
+    losses = inconsistency(answers.T[held], finals, tolerance=tolerance or 0.0)  # K N -> n K
+    return tuple(
+        control_risk(
+            scores,
+            losses,
+            risk="inconsistency",
+            epsilon=epsilon,
+            delta=delta,
+            variant=variant,
+            data=f"{len(held)} held-out samples of {dataset}",
+            tolerance=tolerance,
         )
         for epsilon in epsilons
     )

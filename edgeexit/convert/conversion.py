@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from edgeexit.bundle.manifest import BoundaryCodec
+from edgeexit.convert.calibrating import certify_consistency
 from edgeexit.convert.codecs import measure_codecs
 from edgeexit.convert.golden import golden_vectors
 from edgeexit.convert.key import (
@@ -66,6 +68,7 @@ def convert(
         variants: list[MeasuredVariant] = []
         for precision in plan.variants:
             variants.append(maker.make(precision, variants[0] if variants else None))
+        variants = _consistent(plan, variants)
         codecs = _codecs(plan, stages, lowered, calibration, steps)
         with steps.step("write", 1):
             golden = golden_vectors(stages, samples, plan.golden_samples)
@@ -118,6 +121,29 @@ def _lower(
             lowered.append(path)
             tell(len(lowered))
     return tuple(lowered)
+
+
+def _consistent(plan: ConversionPlan, variants: Sequence[MeasuredVariant]) -> list[MeasuredVariant]:
+    """The same variants, certified for inconsistency too, which needs the answers of all of them."""
+    return [
+        replace(
+            variant,
+            risk_controls=(
+                *variant.risk_controls,
+                *certify_consistency(
+                    variant.fitted,
+                    variant.answers,
+                    [other.answers for other in variants if other is not variant],
+                    variant=variant.precision,
+                    epsilons=plan.inconsistency_epsilons,
+                    delta=plan.risk_delta,
+                    tolerance=plan.tolerance,
+                    dataset=plan.dataset,
+                ),
+            ),
+        )
+        for variant in variants
+    ]
 
 
 def _codecs(

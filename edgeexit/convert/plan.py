@@ -17,6 +17,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}([-+][A-Za-z0-9.+-]{1,64})?")
 _LONGEST_TEXT = 4096
 
+# Two values are the same answer when they lie within this share of the error that makes one worthless.
+SAME_VALUE = 0.1
+
 # What a board verifies a stage with; fewer would leave a broken kernel unseen.
 LEAST_GOLDEN = 8
 
@@ -65,7 +68,9 @@ class ConversionPlan:
     `network` names architecture and size, `dataset` what calibrated it, `licence` what covers the
     weights; `recipe_sha256` is the digest of the recipe's own file, where one made the plan.
     `variants` always begins with f32, the one that parity is proven on.
-    `risk_epsilons` are the accuracy drops for which early-exit thresholds are certified.
+    `risk_epsilons` are the accuracy drops for which early-exit thresholds are certified,
+    `inconsistency_epsilons` the shares of early answers that are not the last exit's; with
+    `inconsistency_tolerance`, regression only, values are the same answer up to this difference.
     Raises: ConfigError.
     """
 
@@ -89,6 +94,11 @@ class ConversionPlan:
     # Regression only: mean absolute error of always answering the training median (quality 0).
     error_scale: float | None = None
     risk_epsilons: tuple[float, ...] = (0.01, 0.02, 0.05)
+    # Up to twice the largest accuracy drop: answers may differ and both be wrong, and the thresholds of
+    # each accuracy drop should lie within some inconsistency, the only risk that a device can watch.
+    inconsistency_epsilons: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
+    # None takes a tenth of `error_scale`, as for the agreement of variants.
+    inconsistency_tolerance: float | None = None
     risk_delta: float = 0.1
     # Interpreters running side by side while whole sets are answered; None takes every core.
     workers: int | None = None
@@ -104,6 +114,11 @@ class ConversionPlan:
             ("variants", self.variants[:1] != ("f32",), "f32 comes first: parity is proven on it"),
             ("variants", len(set(self.variants)) != len(self.variants), "each is named once"),
             ("risk_epsilons", not all(0.0 < e < 1.0 for e in self.risk_epsilons), "they lie between 0 and 1"),
+            (
+                "inconsistency_epsilons",
+                not all(0.0 < e < 1.0 for e in self.inconsistency_epsilons),
+                "they lie between 0 and 1",
+            ),
             ("risk_delta", not 0.0 < self.risk_delta < 1.0, "it lies between 0 and 1"),
             ("parity_samples", self.parity_samples < 1, "at least 1 is needed"),
             ("golden_samples", self.golden_samples < LEAST_GOLDEN, f"at least {LEAST_GOLDEN} are needed"),
@@ -114,18 +129,31 @@ class ConversionPlan:
                 raise ConfigError("conversion plan is refused", key=key, why=f"{key}: {why}")
 
     def _task_rules(self) -> tuple[tuple[str, bool, str], ...]:
+        tolerance = self.inconsistency_tolerance
         if self.task == "classification":
-            return (("labels", len(self.labels) < 2, "a classifier has at least two"),)
+            return (
+                ("labels", len(self.labels) < 2, "a classifier has at least two"),
+                ("inconsistency_tolerance", tolerance is not None, "classes have none"),
+            )
         scaled = self.error_scale is not None and self.error_scale > 0.0
+        tolerated = tolerance is None or 0.0 < tolerance < float("inf")
         return (
             ("labels", bool(self.labels), "a regression has none"),
             ("error_scale", not scaled, "a regression needs one, above 0"),
+            ("inconsistency_tolerance", not tolerated, "it lies above 0"),
         )
 
     @property
     def quality_scale(self) -> float:
         """`error_scale`; a classifier's quality has none, and never reads it."""
         return self.error_scale or 1.0
+
+    @property
+    def tolerance(self) -> float | None:
+        """Up to which difference two values are the same answer; None for classes."""
+        if self.task == "classification":
+            return None
+        return self.inconsistency_tolerance or SAME_VALUE * self.quality_scale
 
 
 def _is_text(text: str) -> bool:

@@ -18,6 +18,7 @@ from math import ceil, exp, inf, log
 from typing import Literal
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import RiskControl
@@ -55,9 +56,24 @@ def accuracy_drop(correct: NDArray[np.bool_]) -> Floats:
     return np.asarray(~correct & correct[:, -1:], dtype=np.float64)
 
 
-def inconsistency(labels: NDArray[np.integer]) -> Floats:
-    """Loss 1 where the exit's label is not the last exit's; needs no truth. Shapes: labels (n, K)."""
-    return np.asarray(labels != labels[:, -1:], dtype=np.float64)
+def inconsistency(
+    answers: NDArray[np.integer] | NDArray[np.floating],
+    last: NDArray[np.integer] | NDArray[np.floating] | None = None,
+    *,
+    tolerance: float = 0.0,
+) -> Floats:
+    """Loss 1 where the exit's answer is not the last exit's; needs no truth.
+
+    `last` are further answers of a last exit, as other variants of the network give them: an early
+    answer is to be all of theirs. Values up to `tolerance` apart are the same answer; labels are when
+    they are equal. Running to the end loses nothing, whatever other variants say.
+    Shapes: answers (n, K), labels or values; last (n, V); result (n, K).
+    """
+    finals = answers[:, -1:] if last is None else np.concatenate((answers[:, -1:], last), axis=1)
+    apart = np.abs(answers[:, :, None] - finals[:, None, :]) > tolerance  # (n, K, 1 + V)
+    losses: Floats = np.asarray(apart.any(axis=2), dtype=np.float64)  # (n, K)
+    losses[:, -1] = 0.0
+    return losses
 
 
 def quality_drop(quality: NDArray[np.floating], bound: float = 1.0) -> Floats:
@@ -221,9 +237,11 @@ def control_risk(
     delta: float = 0.1,
     variant: str,
     data: str,
+    tolerance: float | None = None,
 ) -> RiskControl:
     """The manifest's entry: thresholds with everything that their guarantee depends on.
 
+    `tolerance` is that of the inconsistency of values; None for every other risk.
     Shapes: scores (n, K), losses (n, K) of `accuracy_drop` or `inconsistency`.
     Raises: ConfigError as `certify`.
     """
@@ -238,6 +256,7 @@ def control_risk(
         thresholds=found.thresholds,
         empirical_risk=found.empirical_risk,
         data=data,
+        tolerance=UNSET if tolerance is None else tolerance,
     )
 
 

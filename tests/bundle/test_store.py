@@ -503,7 +503,12 @@ def test_a_risk_control_must_fit(copy: Path) -> None:
     }
     edited(copy, "risk_controls", [control])
     assert open_bundle(copy).manifest.risk_controls[0].thresholds == (0.9, 0.9, 0.0)
-    edited(copy, "risk_controls.0.thresholds", [0.9])
+    assert b"tolerance" not in (copy / "manifest.json").read_bytes(), "older readers know no such field"
+    edited(copy, "risk_controls.0.tolerance", 0.5)
+    with pytest.raises(ManifestError) as caught:
+        open_bundle(copy)
+    assert caught.value.field == "risk_controls[0].tolerance", "classes have none"
+    edited(copy, "risk_controls", [{**control, "risk": "inconsistency", "thresholds": [0.9]}])
     with pytest.raises(ManifestError) as caught:
         open_bundle(copy)
     assert caught.value.field == "risk_controls[0].thresholds"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
 
 from edgeexit.bundle import Bundle
+from edgeexit.bundle.encoding import digest_of, encode_manifest
+from edgeexit.bundle.manifest import RiskControl
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Say
+
+
+RISKS: tuple[Literal["accuracy-drop", "inconsistency"], ...] = ("accuracy-drop", "inconsistency")
 
 
 @pytest.fixture
@@ -27,6 +33,33 @@ def test_inspect_shows_stages_exits_and_boundaries(say: Say, tiny_bundle: Bundle
     assert said.code == 0
     assert tiny_bundle.digest in said.out
     for word in ("stages", "exits", "boundaries", "int8", "all digests verified"):
+        assert word in said.out
+
+
+def test_inspect_shows_every_guarantee(
+    say: Say, copied: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    controls = tuple(
+        RiskControl(
+            variant="f32",
+            method="learn-then-test",
+            risk=risk,
+            epsilon=0.02,
+            delta=0.1,
+            samples=500,
+            thresholds=(0.9, 2.0, 0.0),
+            empirical_risk=0.01,
+            data="held out",
+        )
+        for risk in RISKS
+    )
+    manifest = msgspec.structs.replace(tiny_bundle.manifest, risk_controls=controls)
+    (copied / "manifest.json").write_bytes(encode_manifest(manifest))
+    (copied / "manifest.json.sha256").write_text(f"{digest_of(manifest)}  manifest.json\n", encoding="ascii")
+    said = say("inspect", copied)
+    assert said.code == 0, said.err
+    for word in ("accuracy-drop", "inconsistency", "never"):
         assert word in said.out
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from edgeexit.convert.calibrating import certify, fit_exits, parts
+from edgeexit.convert.calibrating import certify, certify_consistency, fit_exits, parts
 
 RNG = np.random.default_rng(7)
 
@@ -79,6 +80,57 @@ def test_too_few_samples_certify_nothing() -> None:
         fitted, quality, variant="f32", task="classification", epsilons=(0.01,), delta=0.1, dataset="few"
     )[0]
     assert control.thresholds[0] > 1.0
+
+
+def test_early_answers_are_held_against_every_variants_last_exit() -> None:
+    outputs, targets = over_confident(3000, 1.0)
+    quality = (outputs.argmax(axis=2) == targets).astype(np.float64)
+    fitted = fit_exits(outputs, targets, quality, variant="int8", task="classification")
+    answers = outputs.argmax(axis=2).astype(np.float64)
+    other = answers.copy()
+    other[-1, ::20] += 1.0  # another variant's last exit answers otherwise to one image in twenty
+    loosest: list[float] = []
+    for others in ([], [other]):
+        alone = certify_consistency(
+            fitted,
+            answers,
+            others,
+            variant="int8",
+            epsilons=(0.02, 0.1),
+            delta=0.1,
+            tolerance=None,
+            dataset="invented logits",
+        )
+        assert [(each.risk, each.variant, each.samples) for each in alone] == [
+            ("inconsistency", "int8", 2000)
+        ] * 2
+        assert all(each.tolerance is UNSET for each in alone)
+        loosest.append(alone[0].thresholds[0])
+    assert loosest[0] < 0.5 < loosest[1]
+
+
+def test_values_are_consistent_within_the_tolerance_that_is_stated() -> None:
+    spread = np.full(3000, 0.1) + np.arange(3000) % 7
+    values = RNG.normal(0.0, 5.0, 3000)
+    outputs = np.stack([np.stack([values + 0.4, spread], 1), np.stack([values, spread], 1)])
+    quality = np.ones((2, 3000))
+    fitted = fit_exits(outputs.astype(np.float32), values, quality, variant="f32", task="regression")
+    controls = [
+        certify_consistency(
+            fitted,
+            outputs[:, :, 0],
+            [],
+            variant="f32",
+            epsilons=(0.05,),
+            delta=0.1,
+            tolerance=tolerance,
+            dataset="invented values",
+        )[0]
+        for tolerance in (0.5, 0.3)
+    ]
+    assert [control.tolerance for control in controls] == [0.5, 0.3]
+    assert controls[0].thresholds[0] < 0.5
+    assert controls[1].thresholds[0] > 0.9, "above all scores that were seen"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 1000])

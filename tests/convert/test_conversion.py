@@ -111,8 +111,16 @@ def test_every_exit_is_calibrated_with_every_variant(converted: Converted) -> No
         assert each.accuracy_float == pytest.approx(right.mean(), abs=1 / 256)
         assert [calibration.variant for calibration in each.calibrations] == ["f32", "int8"]
         assert all(calibration.samples == 256 for calibration in each.calibrations)
-    controlled = {(control.variant, control.epsilon) for control in manifest.risk_controls}
-    assert controlled == {(variant, epsilon) for variant in ("f32", "int8") for epsilon in (0.01, 0.02, 0.05)}
+    controlled = [(each.variant, each.risk, each.epsilon) for each in manifest.risk_controls]
+    assert controlled == [
+        (variant, risk, epsilon)
+        for variant in ("f32", "int8")
+        for risk, epsilons in (
+            ("accuracy-drop", (0.01, 0.02, 0.05)),
+            ("inconsistency", (0.01, 0.02, 0.05, 0.1)),
+        )
+        for epsilon in epsilons
+    ]
 
 
 def test_int8_is_kept_from_the_runtime_that_garbles_it(converted: Converted) -> None:

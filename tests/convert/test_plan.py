@@ -37,6 +37,8 @@ class Given:
         ({"labels": ("cat", "")}, "labels"),
         ({"risk_epsilons": (0.0,)}, "risk_epsilons"),
         ({"risk_delta": 1.0}, "risk_delta"),
+        ({"inconsistency_epsilons": (1.0,)}, "inconsistency_epsilons"),
+        ({"inconsistency_tolerance": 0.5}, "inconsistency_tolerance"),
         ({"task": "regression", "error_scale": 1.0}, "labels"),
         ({"task": "regression", "labels": ()}, "error_scale"),
         ({"task": "regression", "labels": (), "error_scale": 0.0}, "error_scale"),

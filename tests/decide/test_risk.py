@@ -184,3 +184,12 @@ def test_shapes_that_differ_are_refused() -> None:
         certify(np.zeros((0, 2)), np.zeros((0, 2)), epsilon=0.1)
     with pytest.raises(ConfigError):
         certify(np.zeros((5, 2)), np.full((5, 2), 1.5), epsilon=0.1)
+
+
+def test_an_early_answer_must_be_every_last_exits_within_the_tolerance() -> None:
+    labels = np.array([[1, 2, 2], [2, 2, 2], [0, 2, 1]])
+    assert inconsistency(labels).tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
+    others = np.array([[2], [1], [1]])
+    assert inconsistency(labels, others).tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
+    values = np.array([[1.0, 1.4, 1.5], [3.0, 2.0, 2.2]])
+    assert inconsistency(values, tolerance=0.3).tolist() == [[1, 0, 0], [1, 0, 0]]
