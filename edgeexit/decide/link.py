@@ -318,6 +318,9 @@ class LinkEstimator:
 
     def _shorten(self, measured_ms: float, transfer_ms: float) -> None:
         """Take a whole exchange that was too quick for the round trip believed as a bound of it."""
+        if not self._goodput.measured:
+            # A first guess of the goodput says nothing about what of the exchange was transfer.
+            transfer_ms = 0.0
         if measured_ms < 1.5 * self._rtt_ms and measured_ms - self._rtt_ms < 0.5 * transfer_ms:
             self._pings.append(max(0.5 * measured_ms, measured_ms - transfer_ms))
             self._rtt_ms = min(self._rtt_ms, self._pings[-1])

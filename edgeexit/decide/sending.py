@@ -13,6 +13,10 @@ from edgeexit.decide.decision import LinkForecast, OffloadOption, Situation
 from edgeexit.decide.outlook import ScoreOutlook
 from edgeexit.decide.plans import local_plan
 
+# A later send must promise this many times what a send now does: forecasts are no finer than one in
+# some twenty, and what is sent now has come when a budget is cut or a stage stalls.
+LATER_AHEAD = 1.1
+
 
 def best_payload(
     situation: Situation,
@@ -52,7 +56,7 @@ def best_payload(
         if gain > most:
             most = gain
             chosen = option
-    if chosen is None or _later_gain(situation, link, remote, value, outlooks) > most:
+    if chosen is None or _later_gain(situation, link, remote, value, outlooks) > LATER_AHEAD * most:
         return None
     return chosen
 

@@ -28,11 +28,11 @@ REPLY_BYTES = 256
 class Flight:
     """One payload on its way.
 
-    Units: due_ms, when its answer stops being worth anything; queue_ms and service_ms, of the gateway,
-    once served.
+    Units: due_ms, when its answer stops being worth anything; handed_ms, when it was encoded and handed
+    to the network; queue_ms and service_ms, of the gateway, once served.
     """
 
-    __slots__ = ("due_ms", "frame", "option", "queue_ms", "sent_ms", "service_ms", "token")
+    __slots__ = ("due_ms", "frame", "handed_ms", "option", "queue_ms", "sent_ms", "service_ms", "token")
 
     def __init__(self, token: int, frame: int, option: OffloadOption, sent_ms: float, due_ms: float) -> None:
         self.due_ms = due_ms
@@ -40,6 +40,7 @@ class Flight:
         self.frame = frame
         self.option = option
         self.sent_ms = sent_ms
+        self.handed_ms = sent_ms + option.encode_ms
         self.queue_ms = 0.0
         self.service_ms = 0.0
 
@@ -118,7 +119,7 @@ class DeviceLink:
         estimator.sent(flight.token, option, now_ms)
         if self._learner is not None:
             self._learner.learn(Sent(frame, option, now_ms - world.captured_ms[frame]), now_ms)
-        handed_ms = now_ms + option.encode_ms
+        handed_ms = flight.handed_ms
         draw = frame * ATTEMPTS + attempt
         rtt_ms = (world.rtt_idle_ms if self._asleep(handed_ms) else world.rtt_busy_ms)[draw]
         self._used_ms = handed_ms
@@ -149,15 +150,17 @@ class DeviceLink:
         assert estimator is not None
         while self._landed:
             landed_ms, flight, failure = self._landed.popleft()
-            took_ms = landed_ms - flight.sent_ms
             seen: Observation
             if failure is None:
+                # A transport counts from the hand-over on: encoding is the device's own time.
+                took_ms = landed_ms - flight.handed_ms
                 queue_ms, service_ms = flight.queue_ms, flight.service_ms
                 estimator.replied(flight.token, took_ms, queue_ms, service_ms, REPLY_BYTES, landed_ms)
                 seen = Replied(flight.frame, flight.option, took_ms, queue_ms, service_ms, REPLY_BYTES)
             else:
                 estimator.failed(flight.token, failure, landed_ms)
-                seen = Failed(flight.frame, flight.option, took_ms, failure)
+                waited_ms = landed_ms - flight.sent_ms
+                seen = Failed(flight.frame, flight.option, waited_ms, failure)
             if self._learner is not None:
                 self._learner.learn(seen, landed_ms)
         while self._probe_landed:

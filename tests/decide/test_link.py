@@ -377,3 +377,13 @@ def test_any_history_leaves_probabilities_monotone(
     assert median is None or 0.0 <= median < inf
     if not forecast.up:
         assert chances[-1] == 0.0
+
+
+def test_a_quick_link_is_not_taken_for_a_nearer_one() -> None:
+    """A first guess of the goodput must not be taken off the round trip that was measured."""
+    link = LinkEstimator()
+    link.connection(True, 0.0)
+    link.pinged(64, 2.0, 2.0)
+    link.pinged(4096, 1.99, 4.0)
+    assert link.rtt_ms == pytest.approx(2.0, abs=0.02)
+    assert link.forecast(5.0).median_ms(OffloadOption(0, "u8", 1200)) == pytest.approx(3.2, abs=0.3)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeexit.decide.learner import Observation, Replied
 from edgeexit.decide.policies.fixed import AlwaysOffload
 from edgeexit.decide.policies.local import FirstExit
 from edgeexit.errors import ConfigError
@@ -63,6 +64,24 @@ def test_an_envelope_takes_time_and_is_not_counted(scenario: Scenario, recording
     assert np.nanmedian(later_ms) == pytest.approx(1.0)
     assert np.nanmin(later_ms) >= 1.0 - 1e-6
     assert (sent.uplink_bytes == plain.uplink_bytes).all()
+
+
+def test_encoding_is_not_counted_as_network_time(scenario: Scenario, recording: Recording) -> None:
+    """A transport counts a reply from the hand-over on; so does a replay."""
+    replies: list[Replied] = []
+
+    class Listening(AlwaysOffload):
+        def learn(self, observation: Observation, now_ms: float) -> None:
+            if isinstance(observation, Replied):
+                replies.append(observation)
+
+    slow = tuple(replace(option, encode_ms=20.0) for option in scenario.profile.options)
+    encoded = replace(scenario, profile=replace(scenario.profile, options=slow), frames=50)
+    run = simulate(encoded, recording, controller_of(lambda _p, _r: Listening()), 1)
+    latency_ms = (run.emitted_ms - run.captured_ms)[[each.frame for each in replies]]
+    assert len(replies) > 40
+    network_ms = np.asarray([each.elapsed_ms for each in replies])
+    assert np.nanmedian(latency_ms - network_ms) == pytest.approx(20.0, abs=0.5)
 
 
 @pytest.mark.parametrize("overhead_ms", [-1.0, float("nan"), float("inf")])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeexit.bundle.manifest import Calibration
 from edgeexit.decide.calibration import QualityTable
@@ -224,6 +226,44 @@ def test_encoding_that_takes_the_time_of_the_stages_is_charged() -> None:
     situation = start(options=(slow,), remaining_ms=100.0, link=Link({15_000: 0.05}))
     assert policy.decide(situation).action is Action.CONTINUE
     assert policy.decide(replace(situation, options=(IMAGE,))).action is Action.OFFLOAD
+
+
+def test_encoding_costs_nothing_where_the_reply_is_all_but_certain() -> None:
+    """The stages that encoding delays are needed only where no reply comes."""
+    policy = HedgedGain(tables=TABLES)
+    slow = replace(IMAGE, encode_ms=30.0)
+    situation = start(options=(slow,), remaining_ms=60.0, link=Link({15_000: 0.99}))
+    assert policy.decide(situation).action is Action.OFFLOAD
+    assert policy.decide(replace(situation, link=Link({15_000: 0.6}))).action is Action.CONTINUE
+
+
+@given(
+    chance=st.floats(0.0, 1.0),
+    encode_ms=st.floats(0.0, 60.0),
+    remaining_ms=st.floats(15.0, 220.0),
+)
+def test_a_send_never_promises_less_than_computing_alone(
+    chance: float, encode_ms: float, remaining_ms: float
+) -> None:
+    policy = HedgedGain(tables=TABLES)
+    option = replace(IMAGE, encode_ms=encode_ms)
+    situation = start(options=(option,), remaining_ms=remaining_ms, link=Link({15_000: chance}))
+    if policy.decide(situation).action is Action.OFFLOAD:
+        alone = reached(remaining_ms)
+        assert chance * PRIOR[-1] + (1.0 - chance) * reached(remaining_ms - encode_ms) > alone
+
+
+def reached(limit_ms: float) -> float:
+    """Quality of the deepest exit within a limit on a board of 50 ms a stage."""
+    stages = min(K, int(limit_ms // 50.0))
+    return PRIOR[stages - 1] if stages > 0 else 0.0
+
+
+def test_a_send_is_not_put_off_for_a_promise_that_is_no_better() -> None:
+    """What was sent now has come by the time that a budget is cut."""
+    policy = HedgedGain(tables=TABLES)
+    soon = start(link=Link({15_000: 0.95, 4_000: 0.97}), later_options=(TENSORS,))
+    assert policy.decide(soon).option == IMAGE
 
 
 def test_after_the_last_exit_there_is_nothing_to_wait_for() -> None:
