@@ -11,6 +11,7 @@ import msgspec
 
 from edgeexit.board.host_name import host_id
 from edgeexit.board.settings import Table, decode_settings, parse_toml, refuse_unknown
+from edgeexit.decide.drift import AUDIT_FRACTION
 from edgeexit.errors import ConfigError
 from edgeexit.transport.topics import require_id
 
@@ -83,6 +84,7 @@ class OffloadConfig(_Settings, frozen=True, kw_only=True):
     byte_price: float = 0.0
 
 
+GuaranteeName = Literal["accuracy-drop", "inconsistency"]
 PolicyName = Literal["hedged-gain", "anytime-local", "always-local", "first-exit", "always-offload"]
 
 
@@ -90,11 +92,15 @@ class PolicyConfig(_Settings, frozen=True, kw_only=True):
     """How decisions are taken.
 
     With `epsilon`, the bundle's risk control certified for that risk (or the nearest stricter one) lets
-    frames leave early; `hedged-gain` only.
+    frames leave early; `hedged-gain` only. `guarantee` says which risk: answers lost against the last
+    exit, or answers that are not the last exit's. `audit_fraction` is the share of frames that gateways
+    are asked about, to notice when the guarantee no longer holds; 0 turns that off.
     """
 
     name: PolicyName = "hedged-gain"
     epsilon: float | None = None
+    guarantee: GuaranteeName = "accuracy-drop"
+    audit_fraction: float = AUDIT_FRACTION
 
 
 class PlayConfig(_Settings, frozen=True, kw_only=True):
@@ -231,6 +237,8 @@ def _check(config: DeviceConfig, *, file: str) -> None:
         raise refuse("offload.byte_price", "a price is zero or more, and finite")
     if config.policy.epsilon is not None and config.policy.name != "hedged-gain":
         raise refuse("policy.epsilon", "only hedged-gain leaves early under a risk control")
+    if not 0.0 <= config.policy.audit_fraction <= 1.0:
+        raise refuse("policy.audit_fraction", "a fraction lies between 0 and 1")
     if factor is not None and (config.play.board is not None or not (isfinite(factor) and factor >= 1.0)):
         raise refuse("play.factor", "give a factor of at least 1, or a board, not both")
     _check_budget(config, refuse_file=file)

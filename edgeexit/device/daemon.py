@@ -14,12 +14,14 @@ from edgeexit.board.readings import Readings
 from edgeexit.board.sampler import BoardSampler
 from edgeexit.bundle.store import Bundle, open_bundle
 from edgeexit.decide.budget import LatestBudget
+from edgeexit.decide.drift import Breach
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.device.budgets import BudgetInForce
 from edgeexit.device.capture import Capture
 from edgeexit.device.clock import monotonic_ms
 from edgeexit.device.config import DeviceConfig, load_config
 from edgeexit.device.control import Control, ResultPublisher
+from edgeexit.device.guarantee import Guarantee, drift_found, make_guarantee
 from edgeexit.device.log import open_log
 from edgeexit.device.outbox import Outbox
 from edgeexit.device.parts import (
@@ -35,7 +37,7 @@ from edgeexit.device.parts import (
 )
 from edgeexit.device.policy import PolicyInForce, choose_policy
 from edgeexit.device.recorder import Recorder
-from edgeexit.device.records import RunStarted
+from edgeexit.device.records import DriftFound, RunStarted
 from edgeexit.device.results_file import ResultsFile
 from edgeexit.device.shutdown import ANSWER_WITHIN_MS, ShutdownGuard, Signals
 from edgeexit.device.slot import FrameSlot, dropped
@@ -83,6 +85,8 @@ class Daemon:
         self._parts = ExitStack()
         self._in_hand: Frame | None = None
         self._control: Control | None = None
+        self._guarantee: Guarantee | None = None
+        self._guaranteed = config.policy
         self._running = False
 
     def __enter__(self) -> Daemon:
@@ -121,7 +125,8 @@ class Daemon:
         parts.callback(runner.close)
         self._variants = tuple(runner.variant(stage) for stage in range(runner.stage_count))
         self._latency = LatencyModel(stage_ms)
-        self._policy = PolicyInForce(choose_policy(config.policy, bundle.manifest, self._variants))
+        self._guarantee = guarantee = self._make_guarantee(config)
+        self._policy = PolicyInForce(choose_policy(config.policy, bundle.manifest, self._variants, guarantee))
         self._engine = Engine(
             bundle,
             runner,
@@ -132,7 +137,9 @@ class Daemon:
             emit=self._recorder.emit,
             transport=make_transport(config, bundle),
             byte_price=config.offload.byte_price,
+            audits=None if guarantee is None else guarantee.terms,
         )
+        self._teller.guarantee(guarantee)
         parts.enter_context(self._engine)
         self._open_sinks(bundle)
         started = self._started(bundle, profile.name, played, stage_ms)
@@ -166,6 +173,8 @@ class Daemon:
             frame = slot.take(IDLE_S)
             if frame is not None:
                 self._answer(frame)
+                if not slot.waiting:
+                    self._engine.spend_moment()
             elif slot.exhausted:
                 break
             else:
@@ -204,14 +213,49 @@ class Daemon:
             return
         try:
             config = load_config(self._config_file, environment=self._environment)
-            policy = choose_policy(config.policy, self._bundle.manifest, self._variants)
+            # What a watch has found out about these very thresholds stays.
+            same = config.policy == self._guaranteed
+            guarantee = self._guarantee if same else self._make_guarantee(config)
+            policy = choose_policy(config.policy, self._bundle.manifest, self._variants, guarantee)
             budgets = make_budgets(config.budget, latest=self._latest, origin_ms=monotonic_ms())
         except EdgeExitError as error:
             _log.warning("%s; budget and policy stay as they were", error)
             return
         self._policy.replace(policy)
         self._budgets.replace(budgets)
+        if not same:
+            self._guarantee, self._guaranteed = guarantee, config.policy
+            self._teller.guarantee(guarantee)
+            self._engine.audit_by(None if guarantee is None else guarantee.terms)
         _log.info("budget and policy were read again from %s", self._config_file)
+
+    def _make_guarantee(self, config: DeviceConfig) -> Guarantee | None:
+        return make_guarantee(
+            config.policy,
+            self._bundle.manifest,
+            self._variants,
+            device=config.device,
+            on_breach=self._on_breach,
+        )
+
+    def _on_breach(self, breach: Breach) -> None:
+        """In the loop's thread, between frames: say and record that early exits have drifted."""
+        guarantee = self._guarantee
+        if guarantee is None or guarantee.watch is None:
+            return
+        state = guarantee.watch.state
+        self._recorder.note(
+            DriftFound(
+                at_ms=monotonic_ms(),
+                state=state,
+                audits=breach.audits,
+                disagreements=breach.disagreements,
+                risk=breach.risk,
+                epsilon=breach.epsilon,
+                thresholds=breach.thresholds,
+            )
+        )
+        self._teller.drift(drift_found(breach, state))
 
     def _open_sinks(self, bundle: Bundle) -> None:
         results = self._config.results
@@ -247,6 +291,8 @@ class Daemon:
             budget_ms=self._budgets.budget(readings.at_ms).latency_ms,
             slowdown=self._latency.slowdown.mean,
             link_up=None if self._control is None else self._control.is_up,
+            drift=None if self._guarantee is None else self._guarantee.status,
+            audits_skipped=self._engine.audits_skipped,
         )
         self._teller.reading(readings, loop)
 
@@ -260,7 +306,7 @@ class Daemon:
         if self._running:
             self._running = False
             self._recorder.finish(monotonic_ms())
-            _log.info("%s", self._recorder.tally.counts())
+            _log.info("%s", self._teller.summary())
 
     def _finish_in_haste(self) -> None:
         """In the guard's thread: something hangs; write down what is known before the process is ended."""

@@ -9,11 +9,12 @@ from edgeexit.decide.calibration import quality_tables
 from edgeexit.decide.decision import Decision, Policy, Situation
 from edgeexit.decide.learner import Learner, Observation
 from edgeexit.decide.policies.fixed import AlwaysOffload
+from edgeexit.decide.policies.guarded import Guarded
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.decide.policies.local import AlwaysLocal, AnytimeLocal, FirstExit
 from edgeexit.decide.policies.paced import Paced
 from edgeexit.device.config import PolicyConfig
-from edgeexit.errors import ConfigError
+from edgeexit.device.guarantee import Guarantee, certified
 
 
 class PolicyInForce:
@@ -46,9 +47,12 @@ class PolicyInForce:
             self._policy.learn(observation, now_ms)
 
 
-def choose_policy(config: PolicyConfig, manifest: Manifest, variants: Sequence[str]) -> Policy:
+def choose_policy(
+    config: PolicyConfig, manifest: Manifest, variants: Sequence[str], guarantee: Guarantee | None = None
+) -> Policy:
     """The policy that the configuration names, for these variants of the stages.
 
+    Under a `guarantee` its thresholds are in force, tightened by its watch, whatever `config` asks for.
     Raises: ConfigError when the bundle has no risk control as strict as was asked for.
     """
     if config.name == "anytime-local":
@@ -59,28 +63,17 @@ def choose_policy(config: PolicyConfig, manifest: Manifest, variants: Sequence[s
         return FirstExit()
     if config.name == "always-offload":
         return AlwaysOffload()
-    thresholds = None if config.epsilon is None else certified(manifest, variants, config.epsilon)
-    hedged = HedgedGain(tables=quality_tables(manifest.exits, variants), thresholds=thresholds)
+    tables = quality_tables(manifest.exits, variants)
+
+    def hedged(thresholds: Sequence[float] | None) -> Policy:
+        return HedgedGain(tables=tables, thresholds=thresholds)
+
+    used: Policy
+    if guarantee is not None and guarantee.watch is not None:
+        used = Guarded(hedged, guarantee.watch, guarantee.on_breach)
+    elif config.epsilon is not None:
+        used = hedged(certified(manifest, variants, config.epsilon, config.guarantee).thresholds)
+    else:
+        used = hedged(None)
     # A camera may be faster than the board: then time has a price, and earlier answers lose fewer frames.
-    return Paced(hedged)
-
-
-def certified(manifest: Manifest, variants: Sequence[str], epsilon: float) -> tuple[float, ...]:
-    """Thresholds (K,) of the loosest risk control within `epsilon` that was fitted for these variants.
-
-    Raises: ConfigError when the bundle has none: a guarantee for other variants is none for these.
-    """
-    fitting = [
-        control
-        for control in manifest.risk_controls
-        if control.epsilon <= epsilon and all(variant == control.variant for variant in variants)
-    ]
-    if not fitting:
-        held = ", ".join(f"{control.variant} {control.epsilon:g}" for control in manifest.risk_controls)
-        raise ConfigError(
-            f"no risk control within {epsilon:g}",
-            key="policy.epsilon",
-            why=f"the stages run as {', '.join(variants)}; the bundle certifies {held or 'nothing'}",
-            fix="leave policy.epsilon out, or convert the network with a risk control for these variants",
-        )
-    return max(fitting, key=lambda control: control.epsilon).thresholds
+    return Paced(used)

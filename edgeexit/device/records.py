@@ -11,6 +11,7 @@ import msgspec
 
 from edgeexit.board.readings import Readings
 from edgeexit.decide.answer import Answer, Drop, OffloadRecord
+from edgeexit.decide.drift import DriftState
 from edgeexit.errors import DataError
 
 
@@ -46,7 +47,24 @@ class RunEnded:
     ended_ms: float
 
 
-LogRecord = Answer | Drop | OffloadRecord | Readings | RunStarted | RunEnded
+@dataclass(frozen=True, slots=True)
+class DriftFound:
+    """Audits speak against the guarantee of early exits: its thresholds are tightened from now on.
+
+    Units: at_ms on the run's clock; risk, fraction of these audits that differed; epsilon, what was
+    promised. Shapes: thresholds (K,), those now in force.
+    """
+
+    at_ms: float
+    state: DriftState
+    audits: int
+    disagreements: int
+    risk: float
+    epsilon: float
+    thresholds: tuple[float, ...]
+
+
+LogRecord = Answer | Drop | OffloadRecord | Readings | RunStarted | RunEnded | DriftFound
 
 _TYPES: dict[str, type[LogRecord]] = {
     "answer": Answer,
@@ -55,6 +73,7 @@ _TYPES: dict[str, type[LogRecord]] = {
     "board": Readings,
     "start": RunStarted,
     "end": RunEnded,
+    "drift": DriftFound,
 }
 # What every line begins with.
 LINE_START = b'{"type":"'

@@ -57,6 +57,11 @@ class FrameSlot:
             self._changed.notify_all()
 
     @property
+    def waiting(self) -> bool:
+        """Whether a frame waits now."""
+        return self._waiting is not None
+
+    @property
     def closed(self) -> bool:
         """Whether frames are no longer taken."""
         return self._closed

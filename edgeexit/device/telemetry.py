@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeexit.board.readings import Readings
+from edgeexit.decide.drift import DriftStatus
 from edgeexit.device.tally import Counts
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """What only the inference loop knows. Units: slowdown, against the stage times measured at start."""
+    """What only the inference loop knows. Units: slowdown, against the stage times measured at start.
+
+    `drift` is None where early exits are not watched; `audits_skipped` found no free moment or link.
+    """
 
     budget_ms: float
     slowdown: float
     link_up: bool | None
+    drift: DriftStatus | None = None
+    audits_skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

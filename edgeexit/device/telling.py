@@ -8,6 +8,7 @@ import sys
 from edgeexit import __version__
 from edgeexit.board.readings import Readings
 from edgeexit.device.control import Control, InfoMessage
+from edgeexit.device.guarantee import Guarantee
 from edgeexit.device.records import RunStarted
 from edgeexit.device.systemd import Notifier
 from edgeexit.device.tally import Tally
@@ -29,6 +30,8 @@ class Teller:
         self._boot_id = boot_id
         self._snapshots: Snapshots | None = None
         self._trouble: DeviceError | None = None
+        self._drift: DeviceError | None = None
+        self._guarantee: Guarantee | None = None
         self._ready = False
         self._watchdog_at_ms = self._status_at_ms = float("-inf")
 
@@ -85,6 +88,25 @@ class Teller:
             _log.warning("%s", trouble)
         self._tell_state()
 
+    def guarantee(self, guarantee: Guarantee | None) -> None:
+        """Tell of this guarantee from now on; what was said of another is over."""
+        self._guarantee = guarantee
+        if self._drift is not None:
+            self._drift = None
+            self._tell_state()
+
+    def drift(self, found: DeviceError) -> None:
+        """Say that early exits no longer keep their guarantee."""
+        self._drift = found
+        _log.warning("%s (%s)", found, found.fix)
+        self._tell_state()
+
+    def summary(self) -> str:
+        """How it goes, in a line."""
+        status = None if self._guarantee is None else self._guarantee.status
+        watched = "" if status is None else f"; early exits: {status}"
+        return f"{self._tally.counts()}{watched}"
+
     def keep_in_touch(self, now_ms: float) -> None:
         """Feed the watchdog from the loop, so that a hang is one; say in a line how it goes."""
         watchdog_ms = self._notifier.watchdog_ms
@@ -93,7 +115,7 @@ class Teller:
             self._notifier.send("WATCHDOG=1")
         if now_ms - self._status_at_ms >= STATUS_EVERY_MS:
             self._status_at_ms = now_ms
-            line = str(self._tally.counts())
+            line = self.summary()
             self._notifier.send(f"STATUS={line}")
             if sys.stderr.isatty():
                 _log.info("%s", line)
@@ -108,5 +130,7 @@ class Teller:
             return
         if self._trouble is not None:
             self._control.tell("degraded", str(self._trouble))
+        elif self._drift is not None:
+            self._control.tell("degraded", str(self._drift))
         elif self._ready:
             self._control.tell("ready")

@@ -101,6 +101,8 @@ def test_a_misspelt_key_names_file_key_and_the_nearest_one(tmp_path: Path) -> No
         (SOURCE + "[play]\nfactor = 0.5\n", "play.factor"),
         (SOURCE + '[policy]\nname = "first-exit"\nepsilon = 0.05\n', "policy.epsilon"),
         (SOURCE + '[policy]\nname = "best"\n', "policy.name"),
+        (SOURCE + "[policy]\naudit_fraction = 1.5\n", "policy.audit_fraction"),
+        (SOURCE + '[policy]\nguarantee = "luck"\n', "policy.guarantee"),
         (SOURCE + "[offload]\nbyte_price = -1.0\n", "offload.byte_price"),
         (SOURCE + '[results]\npath = "r"\ncap_bytes = 10\n', "results.cap_bytes"),
         ("readings_interval_s = 0.0\n" + SOURCE, "readings_interval_s"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -13,14 +14,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from edgeexit.board.readings import Readings
+from edgeexit.bundle import open_bundle
+from edgeexit.bundle.encoding import digest_of, encode_manifest
+from edgeexit.bundle.manifest import RiskControl
 from edgeexit.decide.answer import Answer, Drop, OffloadOutcome, OffloadRecord, Place
-from edgeexit.device.records import LogRecord, RunEnded, RunStarted, read_records
+from edgeexit.decide.drift import CERTIFIED, DriftState
+from edgeexit.device.control import StatusMessage
+from edgeexit.device.records import DriftFound, LogRecord, RunEnded, RunStarted, read_records
+from edgeexit.transport import topics
 from edgeexit.transport.broker import Broker
+from edgeexit.transport.mqtt import ConnectionConfig, ConnectionEvents, MqttConnection, Subscription
 
 pytestmark = [pytest.mark.process, pytest.mark.litert]
 
@@ -377,3 +386,92 @@ def test_a_gateway_that_is_killed_is_done_without_and_used_again_when_it_is_back
     assert all(answer.exit == 2 for answer in running.answers() if answer.place is Place.GATEWAY)
     offloads = [record for record in records if isinstance(record, OffloadRecord)]
     assert any(record.outcome is OffloadOutcome.USED for record in offloads)
+
+
+def drifted_bundle(to: Path) -> Path:
+    """The tiny bundle in float32 alone, with a promise about its first exit that does not hold."""
+    shutil.copytree(BUNDLE, to)
+    manifest = open_bundle(BUNDLE).manifest
+    replace = msgspec.structs.replace
+    broken = RiskControl(
+        variant="f32",
+        method="learn-then-test",
+        risk="inconsistency",
+        epsilon=0.02,
+        delta=0.1,
+        samples=2000,
+        thresholds=(0.2, 0.2, 0.0),
+        empirical_risk=0.01,
+        data="images of another world",
+    )
+    manifest = replace(
+        manifest,
+        stages=tuple(replace(each, variants=each.variants[:1]) for each in manifest.stages),
+        exits=tuple(replace(each, calibrations=each.calibrations[:1]) for each in manifest.exits),
+        risk_controls=(broken,),
+    )
+    (to / "manifest.json").write_bytes(encode_manifest(manifest))
+    (to / "manifest.json.sha256").write_text(f"{digest_of(manifest)}  manifest.json\n", encoding="ascii")
+    return to
+
+
+@pytest.mark.broker
+def test_early_exits_that_have_drifted_are_reported_and_tightened(tmp_path: Path, images: Path) -> None:
+    bundle = drifted_bundle(tmp_path / "store" / "tiny")
+    settings = (
+        source(images, "loop = true\nframe_rate_hz = 100.0")
+        + "\n[budget]\nlatency_ms = 2000.0\n[offload]\nbyte_price = 1.0"
+        + '\n[policy]\nepsilon = 0.05\nguarantee = "inconsistency"\naudit_fraction = 1.0'
+    )
+    heard: queue.Queue[bytes] = queue.Queue()
+    with Broker() as broker:
+        watch = ConnectionConfig(
+            address=broker.address,
+            client_id="watch",
+            subscriptions=(
+                Subscription(topics.device_status("pi-1")),
+                Subscription(topics.device_metrics("pi-1")),
+            ),
+        )
+        with (
+            MqttConnection(watch, ConnectionEvents(message=lambda said: heard.put(said.payload))),
+            Running(
+                tmp_path,
+                f'{settings}\n[broker]\nurl = "{broker.address}"',
+                {"EDGEEXIT__BUNDLE": str(bundle)},
+            ) as running,
+        ):
+            # Without a gateway frames leave early, unaudited, and nothing is held against them.
+            assert {answer.reason for answer in running.wait_for_answers(20)} == {CERTIFIED}
+            assert not any(isinstance(record, DriftFound) for record in running.records())
+            gateway = gateway_process(bundle.parent, str(broker.address))
+            try:
+                running.wait_for_word("thresholds are tightened")
+            finally:
+                gateway.kill()
+                gateway.wait()
+            running.wait_for_answers(len(running.answers()) + 30)
+            running.process.send_signal(signal.SIGTERM)
+            assert running.ends() == 0, running.said()
+            records = running.records()
+            said = running.said()
+    found = [record for record in records if isinstance(record, DriftFound)]
+    assert found[0].state is DriftState.TIGHTENED
+    assert found[0].risk > found[0].epsilon == 0.02
+    in_force: tuple[float, ...] = (0.2, 0.2, 0.0)
+    for record in records:
+        if isinstance(record, DriftFound):
+            assert all(now > then for now, then in zip(record.thresholds[:-1], in_force[:-1], strict=True))
+            in_force = record.thresholds
+        elif isinstance(record, Answer) and record.reason == CERTIFIED:
+            assert record.score >= in_force[record.exit]
+    audits = [each for each in records if isinstance(each, OffloadRecord) and each.reason == "audit"]
+    assert len(audits) >= sum(each.disagreements for each in found)
+    assert "convert the network again" in said
+    assert "early exits: tightened" in said
+    messages = [heard.get_nowait() for _ in range(heard.qsize())]
+    assert any(b'"state":"tightened"' in message and b'"disagreements"' in message for message in messages)
+    statuses = [msgspec.json.decode(each, type=StatusMessage) for each in messages if b'"why"' in each]
+    assert any(each.state == "degraded" and "drifted" in (each.why or "") for each in statuses)
+    answers = [record for record in records if isinstance(record, Answer)]
+    assert all(answer.on_time for answer in answers if answer.reason == CERTIFIED)

@@ -5,7 +5,7 @@ from edgeexit.bundle.manifest import Manifest, RiskControl
 from edgeexit.bundle.store import Bundle
 from edgeexit.decide.policies.local import AlwaysLocal, AnytimeLocal
 from edgeexit.device.config import PolicyConfig, PolicyName
-from edgeexit.device.policy import PolicyInForce, certified, choose_policy
+from edgeexit.device.policy import PolicyInForce, choose_policy
 from edgeexit.errors import ConfigError
 
 
@@ -34,11 +34,6 @@ def manifest(tiny_bundle: Bundle) -> Manifest:
 )
 def test_every_policy_that_can_be_configured_has_its_name(manifest: Manifest, name: PolicyName) -> None:
     assert choose_policy(PolicyConfig(name=name), manifest, ["f32"] * 3).name == name
-
-
-def test_the_loosest_certificate_within_the_risk_is_used(manifest: Manifest) -> None:
-    assert certified(manifest, ["int8"] * 3, 0.2)[0] == pytest.approx(0.95)
-    assert certified(manifest, ["int8"] * 3, 0.03)[0] == pytest.approx(0.99)
 
 
 @pytest.mark.parametrize(
