@@ -11,6 +11,10 @@ EdgeExitError              what went wrong, why, and how to fix it
 │  ├─ IntegrityError       expected_sha256, actual_sha256
 │  ├─ MissingFile          a file that the manifest names is not there
 │  ├─ UnsafePath           a path that would leave the bundle
+│  ├─ UnsafeModel          a model file that is malformed, calls foreign operators, or holds no numbers
+│  ├─ NotSigned            a trusted signature is asked for, and there is none
+│  ├─ SignatureError       key_id: malformed, by a key that is not trusted, or of something else
+│  ├─ OlderSerial          serial, least_serial: an older bundle than may be used here
 │  └─ ShapeError           stage, expected, got: what a stage gives is not what the next one takes
 ├─ RunnerError             stage
 │  └─ VariantRejected      variant, max_abs_diff, tolerance: golden vectors failed on this board
@@ -22,9 +26,11 @@ EdgeExitError              what went wrong, why, and how to fix it
 │  └─ GatewayRefused       reason, retry_after_ms: busy, unknown_bundle, too_late, …
 ├─ BrokerError             host, port: no broker, or one that refuses us
 ├─ DeviceError             a source, sink or board profile that cannot be used
+├─ KeyFileError            file: a key file that cannot be read, unlocked or written
 ├─ DeployError             host: a board that cannot be reached, prepared or switched
 └─ ConvertError            workstation only
    ├─ UnsupportedModel     expected: what was wanted of the network
+   ├─ CannotCut            model: exits cannot be attached to it
    ├─ LoweringError        stage
    └─ ParityError          stage, tensor, max_abs_diff, tolerance
 """
@@ -149,6 +155,54 @@ class UnsafePath(BundleError):
         )
 
 
+class UnsafeModel(BundleError):
+    """A model file is not one that an interpreter may be given."""
+
+    def __init__(
+        self, *, file: str, why: str, fix: str | None = "do not use bundles from this source"
+    ) -> None:
+        super().__init__(f"{file} is refused", file=file, why=why, fix=fix)
+
+
+class NotSigned(BundleError):
+    """Trusted keys are configured, and the bundle carries no signature at all."""
+
+    def __init__(self, *, file: str) -> None:
+        super().__init__(
+            "the bundle is not signed",
+            file=file,
+            why="trusted keys are configured, so only bundles signed by one of them may be used",
+            fix="edgeexit bundle sign BUNDLE --key KEY",
+        )
+
+
+class SignatureError(BundleError):
+    """A signature is malformed, by a key that is not trusted, or of something else.
+
+    `key_id` is the key it claims to be by, None where it cannot be read.
+    """
+
+    def __init__(
+        self, what: str, *, file: str, key_id: str | None, why: str | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what, file=file, why=why, fix=fix or "get the bundle again from who signed it")
+        self.key_id = key_id
+
+
+class OlderSerial(BundleError):
+    """A bundle is older than may be used here."""
+
+    def __init__(self, *, file: str, name: str, serial: int, least_serial: int) -> None:
+        super().__init__(
+            f"{name} with serial {serial} is too old",
+            file=file,
+            why=f"serial {least_serial} or a later one is asked for",
+            fix="use the newer bundle, or allow an older one on purpose",
+        )
+        self.serial = serial
+        self.least_serial = least_serial
+
+
 class ShapeError(BundleError):
     """What one stage gives is not what the next one takes."""
 
@@ -248,6 +302,14 @@ class DeviceError(EdgeExitError):
     """A source, a sink or a board profile cannot be used."""
 
 
+class KeyFileError(EdgeExitError):
+    """A key file cannot be read, unlocked or written."""
+
+    def __init__(self, what: str, *, file: str, why: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.file = file
+
+
 class DeployError(EdgeExitError):
     """A board cannot be reached, prepared or switched; what it ran before still runs."""
 
@@ -266,6 +328,18 @@ class UnsupportedModel(ConvertError):
     def __init__(self, what: str, *, expected: str) -> None:
         super().__init__(what, why=f"expected {expected}", fix="see edgeexit/models/protocol.py")
         self.expected = expected
+
+
+class CannotCut(ConvertError):
+    """Exits cannot be attached to this model, because of how it is built."""
+
+    def __init__(self, *, model: str, why: str, fix: str | None = None) -> None:
+        super().__init__(
+            f"{model} cannot be cut into stages",
+            why=why,
+            fix=fix or "see docs/models.md for what can; or keep edgeexit/models/protocol.py yourself",
+        )
+        self.model = model
 
 
 class LoweringError(ConvertError):

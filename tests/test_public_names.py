@@ -14,18 +14,22 @@ BUNDLE = {
     "Bundle",
     "GoldenVectors",
     "Manifest",
+    "Trust",
     "digest_of",
     "encode_golden",
     "encode_manifest",
     "golden_blob",
     "model_blob",
     "open_bundle",
+    "sign_bundle",
     "write_bundle",
 }
 ENGINE = {"Engine", "Frame"}
 ERRORS = {
     "BrokerError",
     "BundleError",
+    "CannotCut",
+    "CannotCut",
     "ConfigError",
     "ConvertError",
     "DataError",
@@ -34,6 +38,7 @@ ERRORS = {
     "EdgeExitError",
     "GatewayRefused",
     "IntegrityError",
+    "KeyFileError",
     "LinkDown",
     "LoweringError",
     "ManifestError",
@@ -41,16 +46,24 @@ ERRORS = {
     "MissingFile",
     "MissingProgram",
     "NoCredit",
+    "NotSigned",
     "OffloadError",
     "OffloadTimeout",
+    "OlderSerial",
     "ParityError",
     "RunnerError",
     "ShapeError",
+    "SignatureError",
     "TraceError",
+    "UnsafeModel",
     "UnsafePath",
     "UnsupportedModel",
     "VariantRejected",
     "WireError",
+}
+GROUPS = {
+    "bundle": {"card", "diff", "inspect", "sign", "verify"},
+    "keys": {"generate", "list", "show", "trust"},
 }
 VERBS = {
     "bench",
@@ -90,3 +103,8 @@ def test_error_names() -> None:
 
 def test_verbs() -> None:
     assert {each.name for each in build().registered_commands} == VERBS
+    groups = {each.name: each.typer_instance for each in build().registered_groups}
+    assert set(groups) == set(GROUPS)
+    for name, group in groups.items():
+        assert group is not None
+        assert {each.name for each in group.registered_commands} == GROUPS[str(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from edgeexit.bundle.check import check_manifest
 from edgeexit.bundle.encoding import MANIFEST_CAP_BYTES, MANIFEST_FILE, decode_manifest
 from edgeexit.bundle.golden import GOLDEN_CAP_BYTES, GoldenVectors, decode_golden
 from edgeexit.bundle.manifest import Blob, Manifest
+from edgeexit.bundle.minisign import SIGNATURE_CAP_BYTES, Signature, decode_signature
 from edgeexit.bundle.paths import check_sha256, check_size, inside, read_capped
+from edgeexit.bundle.sign import SIGNATURE_FILE
+from edgeexit.bundle.tflite import check_model
+from edgeexit.bundle.trust import Trust
 from edgeexit.errors import BundleError, IntegrityError
 
 # Beside the manifest lies its digest, in the form that `sha256sum -c manifest.json.sha256` checks.
@@ -23,11 +28,14 @@ class Bundle:
     """A verified bundle: immutable, named by the digest of its manifest.
 
     `path` is the directory itself, links resolved, so that a switched link changes nothing under it.
+    `signature` lies beside the manifest, well-formed; it was verified only where `open_bundle` was told
+    whom to trust.
     """
 
     path: Path
     manifest: Manifest
     digest: str
+    signature: Signature | None = None
 
     @property
     def short_digest(self) -> str:
@@ -35,9 +43,10 @@ class Bundle:
         return self.digest[:12]
 
     def files(self) -> tuple[str, ...]:
-        """Every file of the bundle, relative: the manifest and its digest last."""
+        """Every file of the bundle, relative: the manifest and what vouches for it last."""
         blobs = dict.fromkeys(blob.file for blob in self.manifest.blobs())
-        return (*blobs, DIGEST_FILE, MANIFEST_FILE)
+        signature = () if self.signature is None else (SIGNATURE_FILE,)
+        return (*blobs, *signature, DIGEST_FILE, MANIFEST_FILE)
 
     def blob_path(self, blob: Blob) -> Path:
         """Where a blob of this bundle lies. Raises: UnsafePath, MissingFile, BundleError."""
@@ -56,13 +65,16 @@ class Bundle:
         return decode_golden(data, self.manifest, file=blob.file)
 
 
-def open_bundle(path: Path, *, expected_digest: str | None = None) -> Bundle:
-    """Open a bundle after verifying all of it: manifest, paths, sizes, then every digest.
+def open_bundle(path: Path, *, expected_digest: str | None = None, trust: Trust | None = None) -> Bundle:
+    """Open a bundle after verifying all of it: signature, manifest, paths, sizes, digests, model files.
 
     The digest beside the manifest finds accidents and careless edits; it is no signature. Whoever
-    knows which bundle it must be passes `expected_digest`.
-    Raises: ManifestError, MissingFile, UnsafePath, IntegrityError, ShapeError, BundleError.
+    knows which bundle it must be passes `expected_digest`, who knows whom it must come from `trust`:
+    without trusted keys a signature is read, and not verified.
+    Raises: NotSigned, SignatureError, OlderSerial, ManifestError, MissingFile, UnsafePath, IntegrityError,
+    ShapeError, UnsafeModel, BundleError; MissingExtra where a signature cannot be verified.
     """
+    trusted = Trust() if trust is None else trust
     try:
         root = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -72,21 +84,35 @@ def open_bundle(path: Path, *, expected_digest: str | None = None) -> Bundle:
     if not root.is_dir():
         raise BundleError(f"no bundle at {path}", file=str(path), why="a bundle is a directory")
     data = read_capped(root, MANIFEST_FILE, cap_bytes=MANIFEST_CAP_BYTES)
+    signature = _read_signature(root)
+    trusted.check_bytes(data, signature)
     manifest = decode_manifest(data)
     digest = hashlib.sha256(data).hexdigest()
     _check_digest(root, digest, expected_digest)
     check_manifest(manifest, file=MANIFEST_FILE)
+    trusted.check_manifest(manifest, signature)
     blobs = dict.fromkeys(manifest.blobs())
     for blob in blobs:
         check_size(root, blob.file, size_bytes=blob.size_bytes)
     for blob in blobs:
         check_sha256(root, blob.file, sha256=blob.sha256)
-    return Bundle(path=root, manifest=manifest, digest=digest)
+    models = (variant for stage in manifest.stages for variant in stage.variants)
+    for file in dict.fromkeys(variant.blob.file for variant in models if variant.format == "tflite"):
+        check_model(inside(root, file), file=file)
+    return Bundle(path=root, manifest=manifest, digest=digest, signature=signature)
 
 
 def digest_line(digest: str) -> bytes:
     """What `DIGEST_FILE` holds."""
     return f"{digest}  {MANIFEST_FILE}\n".encode()
+
+
+def _read_signature(root: Path) -> Signature | None:
+    """The signature beside the manifest; None where there is none. Raises: SignatureError, UnsafePath."""
+    if not os.path.lexists(root / SIGNATURE_FILE):
+        return None
+    data = read_capped(root, SIGNATURE_FILE, cap_bytes=SIGNATURE_CAP_BYTES)
+    return decode_signature(data, file=SIGNATURE_FILE)
 
 
 def _check_digest(root: Path, digest: str, expected: str | None) -> None:

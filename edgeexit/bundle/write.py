@@ -13,7 +13,10 @@ from edgeexit.bundle.check import blob_path
 from edgeexit.bundle.encoding import MANIFEST_FILE, digest_of, encode_manifest
 from edgeexit.bundle.manifest import Blob, Manifest
 from edgeexit.bundle.paths import check_plain, fsync_directory
+from edgeexit.bundle.secret_key import SecretKey
+from edgeexit.bundle.sign import sign_manifest, write_signature
 from edgeexit.bundle.store import DIGEST_FILE, Bundle, digest_line, open_bundle
+from edgeexit.bundle.trust import Trust
 from edgeexit.errors import BundleError
 
 GOLDEN_FILE = "golden/golden.safetensors"
@@ -66,6 +69,17 @@ def write_bundle(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Bundle(path=out.resolve(), manifest=manifest, digest=digest)
+
+
+def sign_bundle(bundle: Bundle, key: SecretKey, *, unix_s: int) -> Bundle:
+    """Sign a verified bundle in place; an older signature is replaced, the digest stays what it is.
+
+    Units: unix_s, wall time, stated in the signature alone.
+    Raises: MissingExtra, BundleError; the bundle is then as it was.
+    """
+    data = encode_manifest(bundle.manifest)
+    write_signature(bundle.path, sign_manifest(data, bundle.manifest, key, unix_s=unix_s))
+    return open_bundle(bundle.path, expected_digest=bundle.digest, trust=Trust((key.public,)))
 
 
 def _standing(out: Path, digest: str, *, replace: bool) -> Bundle | None:

@@ -14,8 +14,8 @@ from edgeexit.cli.present import command, show_json
 from edgeexit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgeexit.deploy.board import Board
-    from edgeexit.deploy.flash import BoardFile, FlashReport
+    from edgeexit.deploy.board import Board, BoardFile
+    from edgeexit.deploy.flash import FlashReport
 
 UNIT_NAME = "edgeexit-device.service"
 
@@ -32,6 +32,9 @@ def flash(
         Path | None, typer.Option(help="The daemon's configuration; without it the board keeps its own.")
     ] = None,
     restart: Annotated[bool, typer.Option(help="Have systemd take up the new bundle.")] = True,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Replace a bundle by one with a lower serial.")
+    ] = False,
     key: Annotated[Path | None, typer.Option(help="SSH private key, instead of your own ones.")] = None,
     known_hosts: Annotated[Path | None, typer.Option(help="Known hosts, instead of your own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one report a line as JSON.")] = False,
@@ -53,7 +56,14 @@ def flash(
     files = board_files(config)
     for board_name in hosts or [str(root)]:
         with _board(board_name if hosts else None, root, key, known_hosts) as board, _bar(as_json) as shown:
-            report = put(bundle, board, files=files, unit=UNIT_NAME if restart else None, progress=shown)
+            report = put(
+                bundle,
+                board,
+                files=files,
+                unit=UNIT_NAME if restart else None,
+                allow_older=allow_older,
+                progress=shown,
+            )
         if as_json:
             show_json(msgspec.json.encode(report))
         else:
@@ -64,7 +74,7 @@ def board_files(config: Path | None) -> list[BoardFile]:
     """What goes along with a bundle: the configuration and the unit. Raises: ConfigError."""
     from edgeexit.board.files import board_file
     from edgeexit.deploy import layout
-    from edgeexit.deploy.flash import BoardFile
+    from edgeexit.deploy.board import BoardFile
     from edgeexit.device.config import load_config
 
     unit = BoardFile(layout.UNIT, board_file(f"systemd/{UNIT_NAME}").read_bytes())

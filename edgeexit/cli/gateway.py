@@ -23,6 +23,10 @@ def gateway(
     concurrency: Annotated[int | None, typer.Option(help="Requests served at a time.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one interpreter.")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
+    trusted_key: Annotated[
+        list[str] | None,
+        typer.Option(help="Public key, one line, of who may sign bundles; may be given several times."),
+    ] = None,
     log_file: Annotated[Path | None, typer.Option(help="Where to log; standard error without it.")] = None,
 ) -> None:
     """Serve the deep stages of every bundle in a folder, over MQTT."""
@@ -43,6 +47,7 @@ def gateway(
                 "concurrency": concurrency,
                 "threads": threads,
                 "queue_limit": queue_limit,
+                "trusted_keys": tuple(trusted_key) if trusted_key else None,
                 "log_file": log_file,
             },
         )

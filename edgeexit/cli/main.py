@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import edgeexit
-from edgeexit.cli import bench, convert, device, flash, gateway, inspect, plan, record, run, simulate
+from edgeexit.cli import (
+    bench,
+    bundle,
+    convert,
+    device,
+    flash,
+    gateway,
+    inspect,
+    keys,
+    plan,
+    record,
+    run,
+    simulate,
+)
 from edgeexit.cli.demo import command as demo
 
 
@@ -31,6 +44,8 @@ def build() -> typer.Typer:
     app.command("plan")(plan.plan)
     app.command("demo")(demo.demo)
     app.command("bench")(bench.bench)
+    app.add_typer(bundle.build(), name="bundle")
+    app.add_typer(keys.build(), name="keys")
     return app
 
 

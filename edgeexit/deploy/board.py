@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,16 @@ Sent = Callable[[int], None]
 
 # Large enough that a file costs few calls, small enough that progress moves on a slow link.
 CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BoardFile:
+    """A small file that goes along with a bundle. `keep` leaves a file that is there already alone."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    keep: bool = False
 
 
 class Board(Protocol):
@@ -32,6 +43,10 @@ class Board(Protocol):
 
     def sha256(self, path: str) -> str | None:
         """Digest of a file, computed on the board; None when there is no such file."""
+        ...
+
+    def read(self, path: str, cap_bytes: int) -> bytes | None:
+        """A small file of at most `cap_bytes`; None when there is no such file."""
         ...
 
     def is_directory(self, path: str) -> bool:
@@ -113,6 +128,17 @@ class FolderBoard:
             return None
         except OSError as error:
             raise self._refused(f"cannot read {path}", error) from error
+
+    def read(self, path: str, cap_bytes: int) -> bytes | None:
+        """See Board."""
+        try:
+            with self._at(path).open("rb") as file:
+                content = file.read(cap_bytes + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refused(f"cannot read {path}", error) from error
+        return within_cap(content, cap_bytes, path, host=self.name)
 
     def is_directory(self, path: str) -> bool:
         """See Board."""
@@ -208,6 +234,13 @@ class FolderBoard:
             _sync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def within_cap(content: bytes, cap_bytes: int, path: str, *, host: str) -> bytes:
+    """The content, unless there is more of it than asked for. Raises: DeployError."""
+    if len(content) > cap_bytes:
+        raise DeployError(f"cannot read {path}", host=host, why=f"it is larger than {cap_bytes} bytes")
+    return content
 
 
 def _sync(descriptor: int) -> None:

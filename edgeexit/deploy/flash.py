@@ -6,26 +6,19 @@ new one is sent beside it, verified there, and only then does `current` point to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
 
+from edgeexit.bundle.encoding import MANIFEST_FILE
+from edgeexit.bundle.minisign import Signature, encode_signature
+from edgeexit.bundle.sign import SIGNATURE_FILE
 from edgeexit.bundle.store import Bundle
 from edgeexit.deploy import layout
-from edgeexit.deploy.board import Board
+from edgeexit.deploy.board import Board, BoardFile
+from edgeexit.deploy.welcome import check_welcome
 from edgeexit.errors import DeployError
-
-
-@dataclass(frozen=True, slots=True)
-class BoardFile:
-    """A small file that goes along with a bundle. `keep` leaves a file that is there already alone."""
-
-    path: str
-    content: bytes
-    mode: int = 0o644
-    keep: bool = False
 
 
 class FlashReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,21 +40,27 @@ def flash(
     *,
     files: Sequence[BoardFile] = (),
     unit: str | None = None,
+    allow_older: bool = False,
     progress: Callable[[int, int], None] = lambda done_bytes, total_bytes: None,
 ) -> FlashReport:
     """Put a verified bundle onto a board and make it current.
 
-    A second flash of the same bundle and files changes nothing.
-    Raises: DeployError; the board then serves what it served before.
+    A second flash of the same bundle and files changes nothing. What the board's configuration does not
+    trust is refused, and so is an older serial of the bundle that it has now, unless that is allowed.
+    Raises: NotSigned, SignatureError, OlderSerial, ConfigError: nothing was changed on the board;
+    DeployError: the board then serves what it served before.
     """
     short = bundle.short_digest
     current, target = board.link(layout.CURRENT), layout.link_target(short)
+    check_welcome(bundle, board, files, allow_older=allow_older)
     complete = board.is_directory(layout.bundle_directory(short))
     sent_bytes = kept_bytes = 0
     if not complete:
-        sent_bytes, kept_bytes = _transfer(bundle, board, current, progress)
+        sent_bytes, kept_bytes = _transfer(bundle, board, progress)
         _verify(bundle, board)
         board.rename(layout.staging_directory(short), layout.bundle_directory(short))
+    elif bundle.signature is not None:
+        files = (*files, _signature_file(bundle, bundle.signature))
     written = tuple(file.path for file in files if _write(board, file))
     if current != target:
         if current is not None:
@@ -89,11 +88,16 @@ def _write(board: Board, file: BoardFile) -> bool:
     return True
 
 
-def _transfer(
-    bundle: Bundle, board: Board, current: str | None, progress: Callable[[int, int], None]
-) -> tuple[int, int]:
+def _signature_file(bundle: Bundle, signature: Signature) -> BoardFile:
+    """A bundle may be signed, or signed anew, after it came to the board."""
+    directory = layout.bundle_directory(bundle.short_digest)
+    return BoardFile(f"{directory}/{SIGNATURE_FILE}", encode_signature(signature))
+
+
+def _transfer(bundle: Bundle, board: Board, progress: Callable[[int, int], None]) -> tuple[int, int]:
     """Send what the board lacks into the staging directory; bytes sent, bytes that were there."""
     staging = layout.staging_directory(bundle.short_digest)
+    held = _blobs_on(board)
     digests = {blob.file: blob.sha256 for blob in bundle.manifest.blobs()}
     sizes = {name: (bundle.path / name).stat().st_size for name in bundle.files()}
     total_bytes, sent_bytes, kept_bytes = sum(sizes.values()), 0, 0
@@ -101,7 +105,7 @@ def _transfer(
     for name, size_bytes in sizes.items():
         target = f"{staging}/{name}"
         board.make_directory(target.rpartition("/")[0])
-        if name in digests and _there_already(board, name, digests[name], target, current):
+        if name in digests and _there_already(board, digests[name], target, held):
             kept_bytes += size_bytes
         else:
             board.send(bundle.path / name, target, _counted(progress, sent_bytes + kept_bytes, total_bytes))
@@ -123,23 +127,39 @@ def _counted(
     return sent
 
 
-def _there_already(board: Board, name: str, digest: str, target: str, current: str | None) -> bool:
-    """Whether a blob is on the board: from an interrupted try, or in the bundle that serves now."""
-    if board.sha256(target) == digest:
+def _blobs_on(board: Board) -> dict[str, list[str]]:
+    """Where blobs lie on the board, by the digest that they are named by; what they hold is not known yet.
+
+    Every bundle counts, also one that was sent halfway: a stage that any of them has is not sent again.
+    """
+    held: dict[str, list[str]] = {}
+    for bundle in board.names(layout.BUNDLES):
+        for folder in ("blobs/sha256", "golden"):
+            place = f"{layout.BUNDLES}/{bundle}/{folder}"
+            for name in board.names(place):
+                held.setdefault(name, []).append(f"{place}/{name}")
+    return held
+
+
+def _there_already(board: Board, digest: str, target: str, held: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a file is on the board, in its place or in another bundle, from which it is copied."""
+    # Models are named by their digest, golden vectors by their file's name.
+    places = (*held.get(digest, ()), *held.get(target.rpartition("/")[2], ()))
+    if target in places and board.sha256(target) == digest:
         return True
-    if current is None:
-        return False
-    served = f"{layout.STATE}/{current}/{name}"
-    if board.sha256(served) != digest:
-        return False
-    board.copy(served, target)
-    return True
+    for place in dict.fromkeys(places):
+        if place != target and board.sha256(place) == digest:
+            board.copy(place, target)
+            return True
+    return False
 
 
 def _verify(bundle: Bundle, board: Board) -> None:
     """Every file as the board reads it, not as it was sent."""
     staging = layout.staging_directory(bundle.short_digest)
-    expected = {blob.file: blob.sha256 for blob in bundle.manifest.blobs()} | {"manifest.json": bundle.digest}
+    expected = {blob.file: blob.sha256 for blob in bundle.manifest.blobs()} | {MANIFEST_FILE: bundle.digest}
+    if bundle.signature is not None:
+        expected[SIGNATURE_FILE] = sha256((bundle.path / SIGNATURE_FILE).read_bytes()).hexdigest()
     for name, digest in expected.items():
         actual = board.sha256(f"{staging}/{name}")
         if actual != digest:

@@ -7,6 +7,7 @@ BUNDLES = f"{STATE}/bundles"
 CURRENT = f"{STATE}/current"
 PREVIOUS = f"{STATE}/previous"
 CONFIG = "/etc/edgeexit/config.toml"
+CONFIG_EXTRAS = "/etc/edgeexit/conf.d"
 UNIT = "/etc/systemd/system/edgeexit-device.service"
 
 

@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from edgeexit.deploy.board import CHUNK_BYTES, Sent
+from edgeexit.deploy.board import Sent, within_cap
 from edgeexit.errors import DeployError, MissingExtra
 
 try:
@@ -161,6 +161,20 @@ class SshBoard:
         status, output = self._wait(self._run("sha256sum", "--", path), f"cannot read {path}")
         return output.split()[0].lstrip("\\") if status == 0 else None
 
+    def read(self, path: str, cap_bytes: int) -> bytes | None:
+        """See Board."""
+
+        async def content() -> bytes | None:
+            try:
+                async with self._files.open(path, "rb") as file:
+                    # Text only where an encoding was given.
+                    return cast("bytes", await file.read(cap_bytes + 1))
+            except asyncssh.SFTPNoSuchFile:
+                return None
+
+        found = self._wait(content(), f"cannot read {path}")
+        return None if found is None else within_cap(found, cap_bytes, path, host=self.name)
+
     def is_directory(self, path: str) -> bool:
         """See Board."""
         return self._wait(self._files.isdir(path), f"cannot read {path}")
@@ -180,7 +194,8 @@ class SshBoard:
                 sent(so_far - done_bytes)
                 done_bytes = so_far
 
-            await self._files.put(str(source), f"{path}.part", block_size=CHUNK_BYTES, progress_handler=moved)
+            # In blocks as large as the server says it takes: OpenSSH hangs up on one of 256 KiB.
+            await self._files.put(str(source), f"{path}.part", progress_handler=moved)
             await self._files.posix_rename(f"{path}.part", path)
 
         self._wait(put(), f"cannot write {path}")

@@ -11,6 +11,7 @@ import msgspec
 
 from edgeexit.board.host_name import host_id
 from edgeexit.board.settings import Table, decode_settings, parse_toml, refuse_unknown
+from edgeexit.bundle.trust import TrustSettings
 from edgeexit.decide.drift import AUDIT_FRACTION
 from edgeexit.errors import ConfigError
 from edgeexit.transport.topics import require_id
@@ -122,6 +123,7 @@ class DeviceConfig(_Settings, frozen=True, kw_only=True):
 
     `board` and `threads` are found by looking at the machine where not given. `state` is a folder where
     the daemon keeps what it measured (which variants are right and fast here) for its next start.
+    `trust` says whose bundles may run.
     """
 
     source: SourceConfig
@@ -135,6 +137,7 @@ class DeviceConfig(_Settings, frozen=True, kw_only=True):
     broker: BrokerConfig | None = None
     offload: OffloadConfig = OffloadConfig()
     policy: PolicyConfig = PolicyConfig()
+    trust: TrustSettings = TrustSettings()
     play: PlayConfig = PlayConfig()
     results: ResultsConfig | None = None
 
@@ -224,6 +227,10 @@ def _check(config: DeviceConfig, *, file: str) -> None:
         require_id(config.device, key="device")
     except ConfigError as error:
         raise ConfigError(error.what, file=file, key="device", why=error.why, fix=error.fix) from error
+    try:
+        config.trust.trust()
+    except ConfigError as error:
+        raise ConfigError(error.what, file=file, key=error.key, why=error.why, fix=error.fix) from error
     rate_hz, factor = config.source.frame_rate_hz, config.play.factor
     if rate_hz is not None and not 0.0 < rate_hz <= 1000.0:
         raise refuse("source.frame_rate_hz", "a frame rate lies above 0 and at most at 1000")

@@ -114,7 +114,7 @@ class Daemon:
         self._control = control = make_control(config, boot_id, self._latest)
         self._teller = Teller(Notifier(self._environment), control, self._recorder.tally, boot_id)
         self._teller.loading()
-        self._bundle = bundle = open_bundle(Path(config.bundle))
+        self._bundle = bundle = open_bundle(Path(config.bundle), trust=config.trust.trust())
         if control is not None:
             control.open()
             parts.callback(control.close)

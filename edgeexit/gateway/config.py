@@ -12,11 +12,12 @@ import msgspec
 
 from edgeexit.board.host_name import host_id
 from edgeexit.board.settings import parse_toml
+from edgeexit.bundle.trust import Trust, configured_trust
 from edgeexit.errors import ConfigError
 from edgeexit.transport.address import Credentials, parse_broker
 from edgeexit.transport.topics import require_id
 
-ConfigValue = str | int | float | bool | Path | None
+ConfigValue = str | int | float | bool | Path | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class GatewayConfig:
 
     `concurrency` is how many requests are served at a time, each by a worker with interpreters of its own;
     None means one per processor and `threads`. `threads` is what one interpreter may use.
-    `pool` also serves requests sent to no gateway in particular.
+    `pool` also serves requests sent to no gateway in particular. With `trusted_keys`, only bundles that one
+    of them signed are served; `least_serials` says by bundle name how old a bundle may be.
     Raises: ConfigError, naming the key, on a value that cannot be meant.
     """
 
@@ -43,12 +45,15 @@ class GatewayConfig:
     ca_file: Path | None = None
     certificate_file: Path | None = None
     key_file: Path | None = None
+    trusted_keys: tuple[str, ...] = ()
+    least_serials: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", host_id("gateway"))
         require_id(self.id, key="id")
         parse_broker(self.broker)
+        configured_trust(self.trusted_keys, self.least_serials or {}, key="trusted_keys")
         bounds = {"threads": self.threads, "queue_limit": self.queue_limit, "bundle_limit": self.bundle_limit}
         if self.concurrency is not None:
             bounds["concurrency"] = self.concurrency
@@ -56,6 +61,11 @@ class GatewayConfig:
             # The upper end only catches slips of the hand: a thread or queue place costs real memory.
             if not 1 <= value <= 1024:
                 raise _refused(key, str(value), why="it must lie between 1 and 1024")
+
+    @property
+    def trust(self) -> Trust:
+        """Whose bundles are served."""
+        return configured_trust(self.trusted_keys, self.least_serials or {}, key="trusted_keys")
 
     @property
     def credentials(self) -> Credentials:

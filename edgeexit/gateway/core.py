@@ -49,7 +49,7 @@ class GatewayCore:
         times = ServiceTimes()
         opener = open_runners if open_runners is not None else litert_runners(config.threads)
         self._bundles = LoadedBundles(opener, count=config.workers, times=times, clock=clock)
-        store = BundleStore(config.store, bundle_limit=config.bundle_limit)
+        store = BundleStore(config.store, bundle_limit=config.bundle_limit, trust=config.trust)
         self._keeper = StoreKeeper(store, self._bundles, log)
         self.service = GatewayService(
             self._bundles,

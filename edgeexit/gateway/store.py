@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from edgeexit.bundle.store import Bundle, open_bundle
+from edgeexit.bundle.trust import Trust
 from edgeexit.errors import BundleError, ConfigError
 
 # A bundle of 24 stages in three variants has about 80 files; a directory far beyond that is something else,
@@ -49,12 +50,14 @@ class BundleStore:
     """A directory of bundles, or one bundle alone, by digest.
 
     `scan` opens only what changed since the last look: a bundle that was copied halfway is rejected, and
-    opened again when more of it has come. A bad bundle is reported once and harms no other.
+    opened again when more of it has come. A bad bundle, or one by nobody trusted, is reported once and
+    harms no other.
     Not locked: one thread scans; `bundles` is replaced whole and may be read by all.
     """
 
-    def __init__(self, path: Path, *, bundle_limit: int) -> None:
+    def __init__(self, path: Path, *, bundle_limit: int, trust: Trust | None = None) -> None:
         self._path = path
+        self._trust = trust
         self._bundle_limit = bundle_limit
         self._seen: dict[Path, _Seen] = {}
         self._bundles: Mapping[str, Bundle] = {}
@@ -78,7 +81,7 @@ class BundleStore:
             if known is not None and known.fingerprint == fingerprint:
                 seen[directory] = known
                 continue
-            bundle, why = _open(directory)
+            bundle, why = _open(directory, self._trust)
             seen[directory] = _Seen(fingerprint, bundle)
             if why is not None:
                 rejected.append(Rejected(directory, why))
@@ -130,10 +133,10 @@ class BundleStore:
         return own or [self._path / name for name in names]
 
 
-def _open(directory: Path) -> tuple[Bundle | None, str | None]:
-    """The bundle in a directory, or why it is none."""
+def _open(directory: Path, trust: Trust | None) -> tuple[Bundle | None, str | None]:
+    """The bundle in a directory, or why it is not served."""
     try:
-        return open_bundle(directory), None
+        return open_bundle(directory, trust=trust), None
     except BundleError as error:
         return None, str(error)
 

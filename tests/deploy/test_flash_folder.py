@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edgeexit.bundle.encoding import MANIFEST_FILE
 from edgeexit.bundle.store import DIGEST_FILE, Bundle, digest_line, open_bundle
 from edgeexit.deploy import layout
-from edgeexit.deploy.board import FolderBoard
-from edgeexit.deploy.flash import BoardFile, flash
+from edgeexit.deploy.board import BoardFile, FolderBoard
+from edgeexit.deploy.flash import flash
 
 TINY = Path(__file__).parent.parent / "data" / "tiny_bundle"
 CONFIG = BoardFile(layout.CONFIG, b"device_id = 'kitchen'\n")
@@ -121,9 +121,9 @@ def test_a_third_version_removes_the_first(tmp_path: Path) -> None:
 
 def test_a_configuration_of_the_board_is_kept_where_asked(tmp_path: Path) -> None:
     board = FolderBoard(tmp_path)
-    board.write(b"mine\n", layout.CONFIG, 0o600)
+    board.write(b"device = 'mine'\n", layout.CONFIG, 0o600)
     flash(open_bundle(TINY), board, files=[BoardFile(layout.CONFIG, b"default\n", keep=True)])
-    assert (tmp_path / "etc/edgeexit/config.toml").read_bytes() == b"mine\n"
+    assert (tmp_path / "etc/edgeexit/config.toml").read_bytes() == b"device = 'mine'\n"
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeexit.bundle import Bundle
+from edgeexit.bundle import Bundle, Trust, open_bundle, sign_bundle
+from edgeexit.bundle.secret_key import generate_key
 from edgeexit.errors import ConfigError
 from edgeexit.gateway.store import BundleStore
 
@@ -34,6 +35,22 @@ def test_new_bundle_is_found_and_gone_one_is_dropped(tmp_path: Path, copy_bundle
     assert [bundle.digest for bundle in store.scan().removed] == [first.digest]
     assert set(store.bundles) == {second.digest}
     assert store.scan() == type(change)((), (), ())
+
+
+def test_only_bundles_by_somebody_trusted_are_served(tmp_path: Path, copy_bundle: CopyBundle) -> None:
+    key, stranger = generate_key(), generate_key()
+    copy_bundle(tmp_path / "unsigned", 1)
+    sign_bundle(copy_bundle(tmp_path / "foreign", 2), stranger, unix_s=0)
+    signed = sign_bundle(copy_bundle(tmp_path / "signed", 3), key, unix_s=0)
+    store = BundleStore(tmp_path, bundle_limit=4, trust=Trust((key.public,)))
+    change = store.scan()
+    assert [bundle.digest for bundle in change.added] == [signed.digest]
+    why = {rejected.path.name: rejected.why for rejected in change.rejected}
+    assert "not signed" in why["unsigned"]
+    assert stranger.public.name in why["foreign"]
+    # Signed while the gateway runs, it is taken up at the next look.
+    late = sign_bundle(open_bundle(tmp_path / "unsigned"), key, unix_s=0)
+    assert [bundle.digest for bundle in store.scan().added] == [late.digest]
 
 
 def test_half_copied_bundle_is_told_once_and_served_when_complete(

@@ -166,9 +166,11 @@ def with_model(manifest: Manifest, stage: int, data: bytes) -> Manifest:
 
 
 @pytest.mark.parametrize("data", [b"not a model", b"\x1c\x00\x00\x00TFL3" + b"\0" * 64])
-def test_a_file_that_is_no_model_is_a_runner_error(tiny_bundle: Bundle, tmp_path: Path, data: bytes) -> None:
-    manifest = with_model(tiny_bundle.manifest, 1, data)
-    bundle = rewritten(tiny_bundle, manifest, tmp_path / "out", {model_blob(data).file: data})
+def test_a_file_that_became_no_model_is_a_runner_error(
+    tiny_bundle: Bundle, tmp_path: Path, data: bytes
+) -> None:
+    bundle = rewritten(tiny_bundle, tiny_bundle.manifest, tmp_path / "out", {})
+    bundle.blob_path(bundle.manifest.stages[1].variants[0].blob).write_bytes(data)
     with pytest.raises(RunnerError) as caught, LiteRTRunner(bundle, FLOAT):
         pass
     assert caught.value.stage == 1
