@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeexit.cli.present import command, show_json
+from edgeexit.decide.drift import AUDIT_FRACTION
 from edgeexit.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ def simulate(
         str, typer.Option(help="What fails: none, each-minute, black-hole, gateway-dead.")
     ] = "none",
     byte_price: Annotated[float, typer.Option(min=0.0, help="Quality that one uplink byte must buy.")] = 0.0,
+    drift: Annotated[
+        float | None,
+        typer.Option(help="Share of samples whose early exits turn wrong half-way; shows what notices it."),
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option(help="With --drift: share of early answers that may not be the last exit's.")
+    ] = 0.05,
+    audit_fraction: Annotated[
+        float, typer.Option(help="With --drift: share of frames that are audited.")
+    ] = AUDIT_FRACTION,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("build/simulate"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -82,6 +93,13 @@ def simulate(
         byte_price=byte_price,
     )
     rows = grid_of(words, loaded)
+    if drift is not None:
+        from edgeexit.cli.drift import show_drift
+        from edgeexit.replay.drift import DriftTerms
+
+        terms = DriftTerms(drift, epsilon=epsilon, audit_fraction=audit_fraction)
+        show_drift(rows, loaded, terms, seeds=range(seed, seed + seeds), as_json=as_json)
+        return
     out.mkdir(parents=True, exist_ok=True)
     with Bar("replaying", len(rows)) as bar:
         figures = run_study(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgeexit.decide.decision import ComputeForecast, LinkForecast, OffloadOption, Policy
+from edgeexit.decide.drift import AuditTerms
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.replay.profile import CostProfile
@@ -73,12 +74,13 @@ class OffloadEstimator(Protocol):
 class Controller:
     """One device's mind for one run; made anew for every run, because it learns.
 
-    `link` is None for a device without a transport.
+    `link` is None for a device without a transport; with `audits`, early answers are audited.
     """
 
     policy: Policy
     latency: ComputeEstimator
     link: OffloadEstimator | None
+    audits: AuditTerms | None = None
 
 
 ControllerFactory = Callable[[CostProfile, Recording], Controller]

@@ -97,6 +97,11 @@ class DeviceLink:
                 self._schedule(outage.start_ms + ADVERT_FRESH_MS, self._silent, None)
                 self._schedule(outage.end_ms + NEXT_ADVERT_MS, self._reconnected, None)
 
+    @property
+    def in_flight(self) -> int:
+        """Payloads that have not ended."""
+        return len(self._in_flight)
+
     def forecast(self, now_ms: float) -> LinkForecast | None:
         """What the estimator knows."""
         return None if self._estimator is None else self._estimator.forecast(now_ms)

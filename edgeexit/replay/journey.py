@@ -7,6 +7,7 @@ from math import ceil
 
 from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
 from edgeexit.decide.learner import FrameClosed, Learner, StageDone
+from edgeexit.replay.audits import ReplayedAudits
 from edgeexit.replay.controller import Controller
 from edgeexit.replay.device_link import REPLY_BYTES, DeviceLink, Flight
 from edgeexit.replay.ledger import TOLERANCE_MS, Ledger
@@ -43,6 +44,9 @@ class DeviceRun:
         self._latency = controller.latency
         self._learner = controller.policy if isinstance(controller.policy, Learner) else None
         self._link = DeviceLink(world, controller.link, self._learner, schedule, pool, self._ended)
+        self._audits: ReplayedAudits | None = None
+        if controller.audits is not None:
+            self._audits = ReplayedAudits(controller.audits, world, self._link, self._learner)
         self._stage_count = scenario.profile.stage_count
         self._decision_ms = scenario.profile.decision_ms
         self._overhead_ms = scenario.profile.overhead_ms
@@ -77,7 +81,10 @@ class DeviceRun:
     def outcome(self) -> Outcome:
         """What became of every frame."""
         link = self._link
-        return self._ledger.outcome(self._policy.name, probes=link.probes, probe_bytes=link.probe_bytes)
+        outcome = self._ledger.outcome(self._policy.name, probes=link.probes, probe_bytes=link.probe_bytes)
+        if self._audits is not None:
+            outcome.audits = self._audits.count
+        return outcome
 
     # Frames
 
@@ -115,7 +122,7 @@ class DeviceRun:
             self._arm(now_ms, now_ms)
         self._step(now_ms)
 
-    def _close(self, now_ms: float, *, by_timer: bool = False) -> None:
+    def _close(self, now_ms: float, *, by_timer: bool = False, reason: str = "") -> None:
         """Emit the best answer in hand."""
         frame, best, ledger = self._frame, self._best, self._ledger
         assert best is not None
@@ -137,13 +144,19 @@ class DeviceRun:
             stages_run = ledger.stages_run[frame]
             closed = FrameClosed(frame, latency_ms, budget_ms, best.exit, stages_run, self._sends)
             self._learner.learn(closed, now_ms)
+        if self._audits is not None:
+            self._audits.closed(frame, best.exit, reason, self._stages_done)
 
     def _free(self, now_ms: float) -> None:
         """The loop's thread has nothing to do: it learns and probes, then takes what waits in the slot."""
         self._link.idle(now_ms)
+        if self._audits is not None:
+            self._audits.look(now_ms)
         frame, self._slot = self._slot, None
         if frame is not None:
             self._start(now_ms, frame)
+        elif self._audits is not None:
+            self._audits.spend_moment(now_ms)
 
     # The loop
 
@@ -169,7 +182,7 @@ class DeviceRun:
                 self._wait(now_ms, decision.wait_ms, remaining_ms)
                 return
             elif action is Action.EXIT and self._best is not None:
-                self._close(now_ms)
+                self._close(now_ms, reason=decision.reason)
             elif self._stages_done < self._stage_count:
                 self._busy = True
                 end_ms = world.compute.finish_ms(now_ms, world.work_ms[frame][self._stages_done])
@@ -279,6 +292,8 @@ class DeviceRun:
 
     def _ended(self, now_ms: float, flight: Flight, failure: str | None) -> None:
         """A flight has ended: a reply closes its frame, and whatever it was wakes a loop that waits."""
+        if self._audits is not None and self._audits.ended(flight, failure):
+            return
         if self._flight is flight:
             self._flight = None
         if failure is not None:

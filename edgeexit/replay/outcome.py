@@ -27,6 +27,15 @@ class OffloadCount:
 
 
 @dataclass(slots=True)
+class AuditCount:
+    """Audits of a run; `skipped` frames of the sample found no moment. Units: uplink_bytes, of all sent."""
+
+    sent: int = 0
+    skipped: int = 0
+    uplink_bytes: int = 0
+
+
+@dataclass(slots=True)
 class Outcome:
     """One device's run, by frame.
 
@@ -57,6 +66,7 @@ class Outcome:
     probe_bytes: int
     decisions: int
     offloads: OffloadCount = field(default_factory=OffloadCount)
+    audits: AuditCount = field(default_factory=AuditCount)
 
     @property
     def on_time(self) -> NDArray[np.bool_]:

@@ -104,6 +104,16 @@ def test_simulate_is_the_same_for_the_same_seed(
     assert (row["deadlines"], row["contention"], row["outages"]) == ("redrawn-5/20", "x1.8", "each-minute")
 
 
+def test_simulate_shows_what_notices_a_drift(say: Say, recorded: Path, traces: Path) -> None:
+    words = ("--traces", traces, "--frames", 40, "--drift", 0.5, "--epsilon", 0.4, "--audit-fraction", 0.5)
+    shown = say("simulate", recorded, *words)
+    assert shown.code == 0, shown.err
+    assert "steady.up" in shown.out
+    rows = json.loads(say("simulate", recorded, *words, "--json").out)
+    assert {row["began_at"] for row in rows} == {20}
+    say("simulate", recorded, "--traces", traces, "--drift", 1.5).complains(2, "between 0 and 1")
+
+
 def test_simulate_takes_published_costs(say: Say, recorded: Path, traces: Path, tmp_path: Path) -> None:
     words = ("--traces", traces, "--frames", 30, "--policy", "first-exit", "--out", tmp_path / "o", "--json")
     said = say("simulate", recorded, *words, "--costs", "vit-tiny", "--board", "raspberry-pi-5")
