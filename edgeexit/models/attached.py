@@ -46,6 +46,12 @@ class AttachedConfig:
             raise ValueError(f"exits after blocks {list(self.after)} do not rise from 1 to below {depth}")
         if len(self.branches) != len(self.after):
             raise ValueError(f"{len(self.branches)} branches for {len(self.after)} early exits")
+        layout = self.backbone.layout
+        kinds = [branch.kind for branch in (*self.branches, self.final) if branch is not None]
+        if min(layout.grid_height, layout.grid_width) < 2 and any(kind.startswith("cnn") for kind in kinds):
+            raise ValueError(
+                f"a grid of {layout.grid_height} × {layout.grid_width} patches cannot be pooled 2 × 2"
+            )
         if self.final is None and self.answer.task == "regression":
             raise ValueError("a backbone's own head gives no spread: name a branch for the last exit")
         if self.final is None and self.answer.classes != self.backbone.num_classes:

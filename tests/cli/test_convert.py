@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from edgeexit.bundle import open_bundle
+from edgeexit.models.attach import attach_exits
 from edgeexit.models.vit import ViTConfig, vit
 from edgeexit.training.checkpoint import save_checkpoint
 from edgeexit.training.stored import describing_notes
@@ -83,6 +85,52 @@ def test_convert_makes_a_bundle_and_does_not_do_it_twice(say: Say, given: Given,
     assert "accuracy int8" in again.out
     image = next(given.images.glob("light/*.png"))
     assert say("run", out, image).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.litert
+def test_convert_takes_a_backbone_with_branches_that_give_values(
+    say: Say, given: Given, tmp_path: Path
+) -> None:
+    network = attach_exits(
+        vit(
+            ViTConfig(
+                img_size=8, patch_size=4, in_chans=1, num_classes=2, embed_dim=16, depth=2, num_heads=2,
+                exits=(2,), mean=(0.5,), std=(0.3,), head_hidden_dims=(),
+            ),
+            seed=3,
+        ),
+        [1],
+        "cnn_project",
+        final="mlp",
+        task="regression",
+        value_offset=2.0,
+    )  # fmt: skip
+    weights = tmp_path / "w.safetensors"
+    save_checkpoint(network, weights, key="k", notes=describing_notes(network))
+    truth = {path.relative_to(given.images).as_posix(): index % 5 for index, path in _numbered(given.images)}
+    images = tmp_path / "valued"
+    shutil.copytree(given.images, images)
+    (images / "truth.json").write_text(json.dumps(truth))
+    out = tmp_path / "values"
+    said = say("convert", weights, images, "--out", out, "--json", "--no-int8")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["task"] == "regression"
+    manifest = open_bundle(out).manifest
+    assert manifest.task == "regression"
+    assert manifest.labels == ()
+    assert manifest.exits[0].output.name == "value_spread"
+    assert "after blocks 1 (cnn_project), 2 (mlp)" in manifest.provenance.network
+
+    (images / "truth.json").write_text(json.dumps(dict.fromkeys(truth, 3)))
+    same = say("convert", weights, images, "--out", out)
+    assert same.code == 2
+    assert "do not differ in their values" in same.err
+    assert "--error-scale" in same.err
+
+
+def _numbered(images: Path) -> list[tuple[int, Path]]:
+    return list(enumerate(sorted(images.glob("*/*.png"))))
 
 
 def test_convert_refuses_what_it_cannot_use(say: Say, given: Given, tmp_path: Path) -> None:

@@ -100,6 +100,10 @@ def test_a_regression_gives_value_and_spread_at_every_exit() -> None:
         ({"after": (1,)}, "2 branches for 1 early exits"),
         ({"answer": AnswerConfig(classes=6)}, "own head has 5 classes, not 6"),
         ({"answer": AnswerConfig(task="regression")}, "gives no spread"),
+        (
+            {"backbone": replace(BACKBONE, image_height=4), "final": BranchConfig("cnn_add")},
+            "cannot be pooled",
+        ),
     ],
 )
 def test_what_cannot_be_attached_is_refused(wrong: dict[str, object], why: str) -> None:
