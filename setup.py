@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent
 
 DEVICE = [
     "ai-edge-litert>=2.1",
+    "cryptography>=42",
     "paho-mqtt>=2.1,<3",
     "pillow>=10",
     "psutil>=5.9",
