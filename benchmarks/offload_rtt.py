@@ -17,10 +17,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from threading import Event
 from time import monotonic, perf_counter, sleep
 
 import numpy as np
@@ -30,7 +32,7 @@ from benchmarks.results import publish
 from edgeexit.transport.broker import Broker
 from edgeexit.transport.exchange import ServedBundle
 from edgeexit.transport.offload import MqttTransport, OffloadConfig
-from edgeexit.transport.protocol import OffloadRequest
+from edgeexit.transport.protocol import OffloadReply, OffloadRequest
 
 SIZES_BYTES = (1_000, 16_000, 40_000, 150_000, 600_000)
 
@@ -109,20 +111,30 @@ class Relay:
 
 
 class Offload:
-    """The device's transport, as the engine uses it."""
+    """The device's transport, as the engine uses it: a reply ends where its future calls back."""
 
     def __init__(self, transport: MqttTransport) -> None:
         self._transport = transport
         self._frame = 0
+        self._landed = Event()
+        self._landed_s = 0.0
 
     def exchange_ms(self, payload: bytes) -> float:
-        """One round trip."""
+        """One round trip. Raises: OffloadError."""
         self._frame += 1
         tensor = np.frombuffer(payload, np.uint8)
         request = OffloadRequest(self._frame, DIGEST, 1, "raw", {"hidden": tensor}, BUDGET_MS)
+        self._landed.clear()
         began_s = perf_counter()
-        self._transport.submit(request).result()
-        return (perf_counter() - began_s) * 1000.0
+        future = self._transport.submit(request)
+        future.add_done_callback(self._land)
+        self._landed.wait()
+        future.result()
+        return (self._landed_s - began_s) * 1000.0
+
+    def _land(self, done: Future[OffloadReply]) -> None:
+        self._landed_s = perf_counter()
+        self._landed.set()
 
     def await_gateway(self) -> None:
         """Wait for the gateway's first advert. Raises: SystemExit."""

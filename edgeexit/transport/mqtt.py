@@ -13,6 +13,7 @@ from random import Random
 from time import monotonic
 
 from edgeexit.errors import BrokerError, LinkDown, WireError
+from edgeexit.transport.blocks import keep_freed_blocks
 from edgeexit.transport.mqtt_config import ConnectionConfig, Subscription, Will, tls_context
 from edgeexit.transport.mqtt_session import MqttSession
 from edgeexit.transport.publication import Publication, pack_properties
@@ -112,6 +113,7 @@ class MqttConnection:
             return
         tls_context(self._config)
         self._config.credentials.password()
+        keep_freed_blocks()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -251,6 +253,7 @@ class MqttConnection:
             # Whoever waits for a message runs only when this thread rests: nothing long comes after it.
             for message in messages:
                 self._deliver(message)
+            session.acknowledge()
             session.flush()
             now_s = monotonic()
             if now_s >= housekeeping_s:

@@ -156,6 +156,10 @@ class MqttSession:
             client.loop_read()
         return client.take_messages()
 
+    def acknowledge(self) -> None:
+        """Queue the acknowledgements of what was read, once it is delivered: answers go out before them."""
+        self._client.acknowledge()
+
     def keep_alive(self) -> None:
         """Ping the broker, or close the socket, when it was silent for long."""
         self._client.loop_misc()
@@ -263,6 +267,7 @@ class _Client(paho.Client):
         self._quick_acknowledge = config.quick_acknowledge
         self._packet_cap_bytes = config.payload_cap_bytes + ENVELOPE_BYTES
         self._messages: list[Publication] = []
+        self._taken_on: deque[int] = deque()
         self._received = memoryview(bytearray(_RECEIVE_BYTES))
         self._taken = self._filled = 0
         self.suppress_exceptions = True
@@ -371,7 +376,14 @@ class _Client(paho.Client):
             _log.warning("dropping the connection: %s", error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self._messages.append(message)
-        return self._send_puback(identifier) if message.qos else MQTTErrorCode.MQTT_ERR_SUCCESS
+        if message.qos:
+            self._taken_on.append(identifier)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def acknowledge(self) -> None:
+        """Queue the acknowledgements of all messages taken at QoS 1."""
+        while self._taken_on:
+            self._send_puback(self._taken_on.popleft())
 
     def _on_unparsed(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         """Take a message that the library parsed itself: a version of it without `_handle_publish`."""
