@@ -490,7 +490,7 @@ def test_shapes_that_do_not_chain_name_the_stage(copy: Path, path: str, value: J
 
 
 def test_a_risk_control_must_fit(copy: Path) -> None:
-    control: Json = {
+    control: dict[str, Json] = {
         "variant": "f32",
         "method": "learn-then-test",
         "risk": "accuracy-drop",
