@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._vit_tiny import noise_images, vit_tiny_bundle, vit_tiny_whole
+from benchmarks._random_vit import random_images, vit_tiny_bundle, vit_tiny_whole
 from benchmarks.results import publish
 from edgeexit.bundle import open_bundle
 from edgeexit.decide.answer import Answer, Record
@@ -81,7 +81,7 @@ def main() -> None:
     bundle = open_bundle(vit_tiny_bundle())
     exits = bundle.manifest.stage_count
     plain = PlainNetwork()
-    images = noise_images(16, seed=2)
+    images = random_images(16, seed=2)
     records: list[Record] = []
     answers: list[Answer] = []
     ratios: list[float] = []

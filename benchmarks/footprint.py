@@ -27,7 +27,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from benchmarks._vit_tiny import BUILD, vit_tiny_bundle
+from benchmarks._random_vit import BUILD, vit_tiny_bundle
 from benchmarks.results import publish
 from edgeexit.decide.answer import Answer
 from edgeexit.device.records import RunStarted, read_records

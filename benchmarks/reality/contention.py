@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from edgeexit.errors import DeviceError
@@ -30,11 +29,17 @@ LEAVE_S = 3.0
 class ProcessorGroup:
     """A control group for processor time, removed with its context.
 
+    What runs in it stays on `processor`, where one is given; without `preferred` it has no more weight than
+    the programs outside.
     Raises: DeviceError, on entering, where there is no cpu controller or this user may not.
     """
 
-    def __init__(self, name: str, *, mount: Path = MOUNT) -> None:
+    def __init__(
+        self, name: str, *, processor: int | None = None, preferred: bool = True, mount: Path = MOUNT
+    ) -> None:
         self._name = f"{PREFIX}{os.getpid()}-{name}"
+        self._processor = processor
+        self._preferred = preferred
         self._mount = mount
         self._v2 = False
         self._folder: Path | None = None
@@ -55,10 +60,10 @@ class ProcessorGroup:
             ) from error
         self._folder = folder
         try:
-            if self._v2:
-                _write(folder / "cpu.weight", str(WEIGHT_V2))
-            else:
-                _write(folder / "cpu.shares", str(SHARES_V1))
+            if self._preferred:
+                name, most = ("cpu.weight", WEIGHT_V2) if self._v2 else ("cpu.shares", SHARES_V1)
+                _write(folder / name, str(most))
+            if not self._v2:
                 _write(folder / "cpu.cfs_period_us", str(PERIOD_US))
         except BaseException:
             self._remove()
@@ -76,7 +81,8 @@ class ProcessorGroup:
     def words(self, words: list[str]) -> list[str]:
         """The command line that runs `words` in this group from its first instruction on."""
         script = 'echo $$ > "$1" && shift && exec "$@"'
-        return ["/bin/sh", "-c", script, "sh", str(self._made / "cgroup.procs"), *words]
+        pinned = [] if self._processor is None else ["taskset", "-c", str(self._processor)]
+        return ["/bin/sh", "-c", script, "sh", str(self._made / "cgroup.procs"), *pinned, *words]
 
     def limit(self, share: float | None) -> None:
         """Grant this share of one core; None takes the limit away."""
@@ -85,15 +91,6 @@ class ProcessorGroup:
             _write(self._made / "cpu.max", f"{'max' if quota_us is None else quota_us} {PERIOD_US}")
         else:
             _write(self._made / "cpu.cfs_quota_us", "-1" if quota_us is None else str(quota_us))
-
-    @contextlib.contextmanager
-    def limited(self, share: float | None) -> Iterator[None]:
-        """Grant this share meanwhile; without a limit before and after."""
-        self.limit(share)
-        try:
-            yield
-        finally:
-            self.limit(None)
 
     @property
     def _made(self) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,23 @@ GATEWAY = "attic"
 # Loading two bundles of ViT-Tiny size takes a few seconds; a loaded machine needs longer.
 START_S = 60.0
 LOOK_S = 0.1
+# What a busy board leaves to the daemon, of one core, and what a burner beside it takes. Were it all the
+# rest, two cores would leave nothing for shaper and broker while daemon, burner and gateway compute.
+BUSY_SHARE = 0.4
+BURNER_SHARE = 0.25
+# A broker in the namespace in which this runs, until its input ends or a signal comes. It knows no passwords,
+# but nobody outside the namespace can reach it.
+BROKER = """
+import signal, sys
+from edgeexit.transport.broker import Broker
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with Broker(host=sys.argv[1], insecure=True) as broker:
+    print(broker.kind, broker.port, flush=True)
+    sys.stdin.read()
+"""
+# Takes processor time, and the caches with it.
+BURNER = "words = bytes(4 * 2**20)\nwhile True: words.count(1)"
 
 
 class House:
@@ -38,7 +56,12 @@ class House:
         self.namespaces = Namespaces()
         self.link = ShapedLink(self.namespaces, log=work / "shaper.log")
         self.device_group = ProcessorGroup("device")
-        self._others = ProcessorGroup("others")
+        processors = sorted(os.sched_getaffinity(0))
+        first, last = (processors[0], processors[-1]) if len(processors) > 1 else (None, None)
+        # A board and a gateway are two machines: kept apart, neither waits for the other's computing.
+        self._others = ProcessorGroup("others", processor=last)
+        self._burners = ProcessorGroup("burner", processor=first, preferred=False)
+        self._burner: Program | None = None
         self.broker_kind = ""
         self._broker_port = 0
 
@@ -63,6 +86,29 @@ class House:
         words = (sys.executable, "-m", "edgeexit.device", "--config", str(config))
         return Program("the device", self._in_device(words), log=log)
 
+    def make_busy(self) -> None:
+        """Other programs want the board's processor: a quota for the daemon, a burner beside it."""
+        self.device_group.limit(BUSY_SHARE)
+        words = self._burners.words([sys.executable, "-c", BURNER])
+        self._burner = Program("the burner", words, log=self._work / "burner.log")
+        self._burner.start()
+
+    def make_free(self) -> None:
+        """The device has its processor to itself."""
+        self.device_group.limit(None)
+        burner, self._burner = self._burner, None
+        if burner is not None:
+            burner.stop()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """A busy board meanwhile."""
+        self.make_busy()
+        try:
+            yield
+        finally:
+            self.make_free()
+
     def measure(self, request: Request) -> Measured:
         """Stage times, where and as the device runs. Raises: DeviceError."""
         words = (sys.executable, "-m", "benchmarks.reality.measuring", msgspec.json.encode(request).decode())
@@ -75,9 +121,12 @@ class House:
         # First in, last out: groups can only be removed when no process is left in them.
         enter(self.device_group)
         enter(self._others)
+        enter(self._burners)
+        self._burners.limit(BURNER_SHARE)
+        self._parts.callback(self.make_free)
         enter(self.namespaces)
         enter(self.link)
-        broker_words = (sys.executable, "-m", "benchmarks.reality.broker_here", GATEWAY_ADDRESS)
+        broker_words = (sys.executable, "-c", BROKER, GATEWAY_ADDRESS)
         broker = enter(
             Program("the broker", self._in_gateway(broker_words), log=self._work / "broker.log", talks=True)
         )

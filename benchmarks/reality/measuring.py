@@ -39,8 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     images: tuple[str, ...]
     target_ms: float | None
-    most_factor: float = LARGEST_FACTOR
-    pause_share: float = 0.25
+    pause_share: float = 0.5
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ def measure(request: Request) -> Measured:
     if request.target_ms is not None:
         first, report = open_verified(bundle, threads=1, cache=cache, clock=processor_ms)
         first.close()
-        factor = min(max(request.target_ms / sum(report.median_ms), 1.0), request.most_factor)
+        factor = min(max(request.target_ms / sum(report.median_ms), 1.0), LARGEST_FACTOR)
     config = DeviceConfig(
         source=SourceConfig(kind="directory", path="."),
         threads=1,

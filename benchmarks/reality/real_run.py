@@ -5,17 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from benchmarks.reality.house import House
-from benchmarks.reality.measuring import BOARD
-from benchmarks.reality.plan import BUSY_SHARE, PAYLOAD_PRICE, Pace, Plan, smallest_payload
+from benchmarks.reality.plan import DeviceSettings, Plan, write_config
 from benchmarks.reality.shaper import Stats
 from benchmarks.reality.shaping import Shape
-from benchmarks.reality.subjects import Subject
 from edgeexit.cli.demo.live import Tail
 from edgeexit.cli.demo.programs import Program
 from edgeexit.decide.answer import Answer, Drop, OffloadRecord, Record
@@ -34,25 +30,6 @@ SETTLE_S = 3.0
 SAY_S = 5.0
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSettings:
-    """How the daemon is set up for one run.
-
-    Units: budgets, steps of (start_ms, latency_ms) that repeat after budget_period_ms; byte_price, quality
-    that one byte must buy.
-    """
-
-    subject: Subject
-    state: Path
-    factor: float | None
-    period_ms: float
-    budgets: Sequence[tuple[float, float]]
-    budget_period_ms: float
-    byte_price: float
-    policy: str = "hedged-gain"
-    offload: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +79,6 @@ class RealRun:
         return [each for each in self.records if isinstance(each, OffloadRecord)]
 
 
-def settings_of(subject: Subject, state: Path, factor: float | None, pace: Pace) -> DeviceSettings:
-    """The daemon as a scenario has it."""
-    return DeviceSettings(
-        subject,
-        state,
-        factor,
-        pace.period_ms,
-        pace.budgets,
-        pace.budget_period_ms,
-        byte_price=PAYLOAD_PRICE / smallest_payload(subject.bundle),
-    )
-
-
-def unhurried(settings: DeviceSettings, policy: str, *, offload: bool) -> DeviceSettings:
-    """The same daemon with another policy and time enough for everything."""
-    longest_ms = 5.0 * max(latency_ms for _, latency_ms in settings.budgets)
-    return replace(
-        settings, budgets=((0.0, longest_ms),), budget_period_ms=1e6, policy=policy, offload=offload
-    )
-
-
 def run_really(
     house: House,
     settings: DeviceSettings,
@@ -132,20 +88,20 @@ def run_really(
     seconds: float,
     say: Say,
     plan: Plan | None = None,
-    share: float | None = None,
 ) -> RealRun:
     """Run the daemon until so long has been counted, from the moment when it may offload, or where it never
-    may, from its first answer; with `share`, on that share of a core throughout.
+    may, from its first answer.
 
     Raises: DeviceError when a process ends early; DataError when no answer comes.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     results = folder / "results.jsonl"
-    config = _write_config(house, settings, folder / "device.toml", results)
+    config = folder / "device.toml"
+    write_config(settings, config, broker_url=house.broker_url, results=results)
     house.link.begin(shape)
     device = house.device(config, folder / "device.log")
-    with house.device_group.limited(share), device:
+    with device:
         try:
             watch = _Watch(house, device, Tail(results), settings.offload, say)
             before = watch.wait_for_begin()
@@ -153,6 +109,8 @@ def run_really(
             after = house.link.stats()
         finally:
             house.link.restore()
+            if plan is not None:
+                house.make_free()
     everything = list(read_records(results))
     begin_ms = watch.begin_ms
     end_ms = begin_ms + 1000.0 * (SETTLE_S + seconds)
@@ -230,38 +188,9 @@ def _todo(plan: Plan | None, seconds: float, house: House) -> list[_Todo]:
         todo.append(_Todo(plan.cut[0] * seconds, CUT, house.link.cut))
         todo.append(_Todo(plan.cut[1] * seconds, RESTORED, house.link.restore))
     for begin, end in plan.busy:
-        todo.append(_Todo(begin * seconds, BUSY, lambda: house.device_group.limit(BUSY_SHARE)))
-        todo.append(_Todo(end * seconds, FREE, lambda: house.device_group.limit(None)))
+        todo.append(_Todo(begin * seconds, BUSY, house.make_busy))
+        todo.append(_Todo(end * seconds, FREE, house.make_free))
     return sorted(todo, key=lambda each: each.at_s)
-
-
-def _write_config(house: House, settings: DeviceSettings, path: Path, results: Path) -> Path:
-    tables: dict[str, object] = {
-        "device": "porch",
-        "bundle": str(settings.subject.bundle.path),
-        "board": BOARD,
-        "threads": 1,
-        "state": str(settings.state),
-        "source": {
-            "kind": "directory",
-            "path": str(settings.subject.images),
-            "frame_rate_hz": 1000.0 / settings.period_ms,
-            "loop": True,
-        },
-        "budget": {
-            "kind": "schedule",
-            "period_ms": settings.budget_period_ms,
-            "steps": [{"start_ms": start, "latency_ms": ms} for start, ms in settings.budgets],
-        },
-        "broker": {"url": house.broker_url},
-        "offload": {"enabled": settings.offload, "byte_price": settings.byte_price},
-        "policy": {"name": settings.policy},
-        "results": {"path": str(results)},
-    }
-    if settings.factor is not None:
-        tables["play"] = {"factor": settings.factor}
-    path.write_bytes(msgspec.toml.encode(tables))
-    return path
 
 
 def _started(everything: Sequence[LogRecord], results: Path) -> RunStarted:

@@ -24,8 +24,7 @@ from typing import Literal
 
 import msgspec
 
-from benchmarks.reality.links import constant
-from benchmarks.reality.shaping import Counted, Delays, Link, Shape, Way
+from benchmarks.reality.shaping import Counted, Delays, Link, Shape, Way, constant
 from benchmarks.reality.tun import open_tun, read_packet, write_packet
 from edgeexit.errors import EdgeExitError
 from edgeexit.replay.traces import read_trace

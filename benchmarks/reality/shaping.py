@@ -1,4 +1,4 @@
-"""A link as arithmetic: when each packet is through the bottleneck, and when it arrives.
+"""A link as arithmetic: when each packet is through the bottleneck, when it arrives, how long TCP waits.
 
 Pure: no clock, no devices. The shaper's process feeds it packets, a replay asks it for delays.
 """
@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 import msgspec
 import numpy as np
 
+from edgeexit.replay.formats.steps import Steps
 from edgeexit.replay.traces import LinkTrace
 
 # The delay of a mobile link stays about the same for this long: a few of its scheduling rounds.
@@ -21,6 +22,14 @@ DELAY_STEPS = 12_000
 JITTER_CAP = 4.0
 # What a mobile uplink queues before it drops: a quarter of a megabyte, as bloated as radios are.
 QUEUE_BYTES = 256 * 1024
+
+# Linux waits 200 ms more than the smoothed round trip, some 25 ms here, then twice that, at most two minutes.
+RETRANSMISSION_MS = 225.0
+RETRANSMISSION_CAP_MS = 120_000.0
+# Not having filled its window for twice its time-out, TCP forgets half of it, twice: it begins anew with the
+# ten segments of a new connection (RFC 2861, RFC 6928).
+RESTART_MS = 2.0 * RETRANSMISSION_MS
+FIRST_WINDOW = 10
 
 
 class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +46,11 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     jitter_ms: float = 0.0
     seed: int = 0
     queue_bytes: int = QUEUE_BYTES
+
+
+def constant(mbps: float) -> LinkTrace:
+    """A link whose rate never changes."""
+    return LinkTrace(f"{mbps:g} Mbit/s", Steps((0.0, 1000.0), (mbps * 125_000.0,)))
 
 
 class Delays:
@@ -144,3 +158,24 @@ class Link:
             self._flying.clear()
             for way_ in self._ways:
                 way_.forget(now_ms)
+
+
+def stall_ms(segments: int, *, segment_ms: float, rtt_ms: float) -> float:
+    """How long a payload waits for acknowledgements where TCP begins with its first window, doubling it.
+
+    Units: segment_ms, of one segment on the link.
+    """
+    window, sent, stalled_ms = FIRST_WINDOW, 0, 0.0
+    while sent + window < segments:
+        stalled_ms += max(0.0, rtt_ms + segment_ms - window * segment_ms)
+        sent += window
+        window *= 2
+    return stalled_ms
+
+
+def next_retransmission_ms(lost_ms: float, restored_ms: float) -> float:
+    """When TCP next sends a segment that was lost, at or after `restored_ms`: each wait is twice the last."""
+    wait_ms, at_ms = RETRANSMISSION_MS, lost_ms
+    while (at_ms := at_ms + wait_ms) < restored_ms:
+        wait_ms = min(2.0 * wait_ms, RETRANSMISSION_CAP_MS)
+    return at_ms

@@ -10,20 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.reality.compare import (
-    Bounds,
-    Figures,
-    agreement,
-    differences,
-    figures_of,
-    worst_points,
+from benchmarks.reality.compare import SHARE_POINTS, Figures, compare, figures_of, worst_points
+from benchmarks.reality.page import BEGIN, END, PAGE, replaced
+from benchmarks.reality.plan import BUDGET_FACTORS, BUSY, CUT, Pace, write_mobile, write_steady
+from benchmarks.reality.shaping import (
+    QUEUE_BYTES,
+    RETRANSMISSION_MS,
+    Delays,
+    Link,
+    Way,
+    constant,
+    next_retransmission_ms,
+    stall_ms,
 )
-from benchmarks.reality.links import constant, write_mobile, write_steady
-from benchmarks.reality.plan import BUDGET_FACTORS, BUSY, CUT, PLAYED, pace_of, trace_plans
-from benchmarks.reality.replayed import RETRANSMISSION_MS, next_retransmission_ms
-from benchmarks.reality.shaping import QUEUE_BYTES, Delays, Link, Way
+from benchmarks.reality.subjects import Kind
 from edgeexit.decide.answer import Place
-from edgeexit.errors import TraceError
+from edgeexit.errors import DataError
 from edgeexit.replay.frames import FrameRow, RunRows
 from edgeexit.replay.outcome import OffloadCount
 from edgeexit.replay.traces import read_trace
@@ -122,24 +124,12 @@ def test_links_made_here_are_traces_that_repeat_by_seed(tmp_path: Path) -> None:
     assert read_trace(same).mean_bps == pytest.approx(3e6)
 
 
-def test_traces_of_a_folder_are_brought_to_a_rate_that_leaves_something_to_decide(tmp_path: Path) -> None:
-    (tmp_path / "traces").mkdir()
-    (tmp_path / "traces" / "drive.up").write_text("0 1\n30 40\n60 120\n")
-    plans = trace_plans(tmp_path / "traces", tmp_path, mbps=2.0, seconds=30.0, seed=1)
-    assert [plan.name for plan in plans] == ["trace drive"]
-    up = plans[0].shape.up_trace
-    assert up is not None
-    # The first half carries 40 of the mean of 80 Mbit/s, scaled to a mean of 2.
-    assert read_trace(Path(up)).carried_bytes(30_000.0) == pytest.approx(30.0 * 125_000.0, rel=1e-3)
-    with pytest.raises(TraceError):
-        trace_plans(tmp_path / "nowhere", tmp_path, mbps=2.0, seconds=30.0, seed=1)
-
-
-def test_budgets_lie_between_three_tenths_and_three_times_the_full_local_time() -> None:
-    assert min(BUDGET_FACTORS) >= 0.3
-    assert max(BUDGET_FACTORS) == 3.0
-    pace = pace_of(PLAYED, 100.0)
-    assert [latency_ms for _, latency_ms in pace.budgets] == [100.0 * factor for factor in BUDGET_FACTORS]
+@pytest.mark.parametrize("kind", list(Kind))
+def test_budgets_go_from_a_third_of_the_full_local_time_to_far_beyond_it(kind: Kind) -> None:
+    pace = Pace(kind, 100.0)
+    assert min(BUDGET_FACTORS[kind]) >= 0.3
+    assert max(BUDGET_FACTORS[kind]) >= 1.5
+    assert [latency_ms for _, latency_ms in pace.budgets] == [100.0 * each for each in BUDGET_FACTORS[kind]]
     assert pace.period_ms > pace.full_ms
     for begin, end in (CUT, *BUSY):
         assert 0.0 < begin < end < 1.0
@@ -152,6 +142,15 @@ def test_tcp_sends_again_after_the_link_is_back_at_most_twice_as_late_as_it_was_
     again_ms = next_retransmission_ms(lost, lost + cut)
     assert again_ms >= lost + cut
     assert again_ms - lost <= 2.0 * cut + RETRANSMISSION_MS + 1e-6
+
+
+def test_a_first_window_of_ten_segments_stalls_until_its_acknowledgements_come() -> None:
+    assert stall_ms(10, segment_ms=1.0, rtt_ms=20.0) == 0.0
+    # Ten segments leave in 10 ms, the first is acknowledged after 21.
+    assert stall_ms(30, segment_ms=1.0, rtt_ms=20.0) == 11.0
+    # The second window of twenty stalls for a millisecond more.
+    assert stall_ms(31, segment_ms=1.0, rtt_ms=20.0) == 12.0
+    assert stall_ms(1000, segment_ms=3.0, rtt_ms=20.0) == 0.0
 
 
 def row(captured_ms: float, latency_ms: float | None, place: Place | None, worth: float) -> FrameRow:
@@ -176,35 +175,50 @@ def test_figures_leave_out_the_frames_before_counting_began() -> None:
     assert found.on_time_fraction == 0.5
     assert found.correct_by_deadline_fraction == 0.5
     assert found.shares == {"device/3": 0.25, "dropped/replaced": 0.25, "gateway/3": 0.5}
-    assert found.offloads_sent == 0.8
+    assert found.gateway_fraction == 0.5
+    assert found.offloaded_fraction == 1.0
+    assert list(found.latency_ms) == sorted(found.latency_ms)
 
 
 def test_runs_pooled_count_like_one_of_them() -> None:
-    twice = RunRows("two", ROWS + ROWS, OffloadCount(sent=8, used=4, late=2, failed=2))
+    twice = RunRows("two", ROWS + ROWS, OffloadCount())
     pooled, one = figures_of(twice, counted_ms=0.0, runs=2), figures_of(RUN, counted_ms=0.0)
     # Percentiles of few values are interpolated between other neighbours.
-    assert replace(pooled, latency_p95_ms=one.latency_p95_ms) == one
+    same = replace(pooled, latency_p95_ms=one.latency_p95_ms, latency_ms=one.latency_ms)
+    assert same == one
 
 
 def test_a_run_agrees_with_itself_and_not_with_one_far_away() -> None:
     found = figures_of(RUN, counted_ms=0.0)
-    same = differences(found, found, payload_bytes=1000)
+    same = compare(found, found)
     assert worst_points(same) == 0.0
-    assert all(agreement(found, same, Bounds()).values())
-    far: Figures = replace(found, correct_by_deadline_fraction=0.1, shares={"device/0": 1.0})
-    apart = differences(found, far, payload_bytes=1000)
-    assert worst_points(apart) == apart.correct_points == pytest.approx(30.0)
-    assert apart.share_points == 100.0
-    verdict = agreement(found, apart, Bounds())
-    assert not verdict["correct_by_deadline_fraction"]
-    assert not verdict["shares"]
-    assert verdict["on_time_fraction"]
+    assert all(each.agrees for each in same)
+    far = replace(found, correct_by_deadline_fraction=0.1, shares={"device/0": 1.0})
+    apart = {each.figure.partition(" at ")[0]: each for each in compare(found, far)}
+    assert apart["right by the deadline"].difference == pytest.approx(30.0)
+    assert not apart["right by the deadline"].agrees
+    assert apart["answered"].difference == 100.0
+    assert apart["answered"].bound == SHARE_POINTS
+    assert not apart["answered"].agrees
+    assert apart["on time"].agrees
 
 
-def test_a_few_payloads_more_are_no_difference() -> None:
+@given(real=st.floats(0.0, 1e6), replayed=st.floats(0.0, 1e6))
+def test_bytes_agree_in_either_direction_or_in_neither(real: float, replayed: float) -> None:
     found = figures_of(RUN, counted_ms=0.0)
-    more = replace(found, bytes_per_frame=found.bytes_per_frame + 400.0)
-    few = agreement(found, differences(found, more, payload_bytes=10_000), Bounds())
-    many = agreement(found, differences(found, more, payload_bytes=1000), Bounds())
-    assert few["bytes_per_frame"]
-    assert not many["bytes_per_frame"]
+    one, other = replace(found, bytes_per_frame=real), replace(found, bytes_per_frame=replayed)
+
+    def verdict(first: Figures, second: Figures) -> bool:
+        return next(each.agrees for each in compare(first, second) if each.figure == "bytes a frame")
+
+    assert verdict(one, other) == verdict(other, one)
+
+
+def test_a_page_is_changed_between_its_marks_only() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert replaced(page, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert replaced(replaced(page, "new"), "old") == page
+    with pytest.raises(DataError):
+        replaced("no marks", "new")
+    text = PAGE.read_text(encoding="utf-8")
+    assert replaced(text, "x") != text

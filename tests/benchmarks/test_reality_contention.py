@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reality import contention
-from benchmarks.reality.contention import MOUNT, PERIOD_US, PREFIX, ProcessorGroup
+from benchmarks.reality.contention import MOUNT, PERIOD_US, PREFIX, SHARES_V1, ProcessorGroup
 from edgeexit.errors import DeviceError
 
 
@@ -40,11 +40,21 @@ def test_version_1_is_told_a_quota(tree: Path) -> None:
         assert written(folder, "cpu.cfs_period_us") == str(PERIOD_US)
         group.limit(0.5)
         assert written(folder, "cpu.cfs_quota_us") == str(PERIOD_US // 2)
-        with group.limited(0.25):
-            assert written(folder, "cpu.cfs_quota_us") == str(PERIOD_US // 4)
+        group.limit(None)
         assert written(folder, "cpu.cfs_quota_us") == "-1"
         assert "v1" in group.kind
         assert str(folder / "cgroup.procs") in group.words(["true"])
+
+
+def test_a_burner_weighs_no_more_than_others(tree: Path) -> None:
+    cpu = tree / "cpu"
+    cpu.mkdir()
+    (cpu / "cpu.shares").write_text("1024")
+    with ProcessorGroup("burner", preferred=False, mount=tree):
+        assert not (group_folder(cpu) / "cpu.shares").exists()
+    with ProcessorGroup("device", mount=tree):
+        folders = list(cpu.glob(f"{PREFIX}*-device"))
+        assert written(folders[0], "cpu.shares") == str(SHARES_V1)
 
 
 def test_version_2_is_told_a_maximum(tree: Path) -> None:
@@ -72,10 +82,10 @@ def test_a_process_in_a_group_gets_its_share_and_the_group_goes_with_it() -> Non
     taken_s: dict[float | None, float] = {}
     with ProcessorGroup("test") as group:
         for share in (None, 0.25):
-            with group.limited(share):
-                began_s = time.monotonic()
-                subprocess.run(group.words(["python3", "-c", burn]), check=True)
-                taken_s[share] = time.monotonic() - began_s
+            group.limit(share)
+            began_s = time.monotonic()
+            subprocess.run(group.words(["python3", "-c", burn]), check=True)
+            taken_s[share] = time.monotonic() - began_s
     # A quarter of a core cannot do 0.3 s of work in much less than 1.2 s, however idle the machine is.
     assert taken_s[0.25] > 0.9
     assert taken_s[0.25] > taken_s[None]

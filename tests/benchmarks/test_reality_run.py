@@ -9,27 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.reality.compare import figures_of
+from benchmarks.reality.compare import figures_of, pooled
 from benchmarks.reality.house import House
 from benchmarks.reality.isolation import Isolated, record_subject
-from benchmarks.reality.links import write_steady
 from benchmarks.reality.measuring import Request
-from benchmarks.reality.plan import Pace, Plan
+from benchmarks.reality.plan import DeviceSettings, Pace, Plan, settings_of, unhurried, write_steady
 from benchmarks.reality.real_run import (
     BUSY,
     CUT,
     FREE,
     RESTORED,
     SETTLE_S,
-    DeviceSettings,
     RealRun,
     run_really,
-    settings_of,
-    unhurried,
 )
-from benchmarks.reality.replayed import SEEDS, Charged, pooled, reconnection, replay_run
+from benchmarks.reality.replayed import SEEDS, Charged, replay_run
 from benchmarks.reality.shaping import Shape
-from benchmarks.reality.subjects import Subject
+from benchmarks.reality.subjects import Kind, Subject
 from edgeexit.bundle import Bundle
 from edgeexit.decide.answer import Answer, Drop, Place
 from edgeexit.replay.frames import rows_of_records
@@ -47,7 +43,7 @@ def subject(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Su
     truth = {f"{index:02d}.png": float(random.integers(0, 3)) for index in range(IMAGES)}
     for name in truth:
         Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / name)
-    return Subject("tiny", tiny_bundle, folder, truth, None, "noise")
+    return Subject("tiny", Kind.COMPUTING, tiny_bundle, folder, truth, None, "noise")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +61,7 @@ def house(subject: Subject, work: Path) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def settings(subject: Subject, work: Path) -> DeviceSettings:
-    return settings_of(subject, work / "state", None, Pace(full_ms=50.0, period_ms=40.0))
+    return settings_of(subject, work / "state", None, Pace(Kind.COMPUTING, full_ms=40.0))
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +90,6 @@ def test_what_was_planned_was_done_and_every_frame_is_accounted_for(real: RealRu
     assert max(frames) < real.end_ms
     assert real.link_after.up.lost > 0
     assert real.link_after.up.bytes > real.link_before.up.bytes
-    seen = reconnection(real)
-    assert seen is not None
-    assert seen.resumed_ms >= 0.0
 
 
 def test_an_image_went_through_the_link_and_came_back(
@@ -133,8 +126,8 @@ def test_the_same_run_is_replayed(
         factor=None,
         stage_ms=measured.stage_ms,
         samples_ms=measured.samples_ms,
+        daemon_factors=tuple(1.1 for _ in measured.stage_ms),
         busy_samples_ms=measured.samples_ms,
-        busy_slowdown=2.0,
         overhead_ms=1.0,
         decision_ms=0.05,
         result_bytes=300,

@@ -1,0 +1,154 @@
+"""The table and the plot of docs/reality_check.md, out of the result that was published.
+
+    python -m benchmarks.reality.page
+
+It replaces what stands between the page's two marks, and writes reality_check.svg beside the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.reality.compare import QUANTILES, Compared, Figures
+from benchmarks.results import RESULTS
+from edgeexit.errors import DataError
+from edgeexit.replay.canvas import DEVICE, GATEWAY, drawing
+
+RESULT = RESULTS / "reality_check.json"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reality_check.md"
+BEGIN = "<!-- made by python -m benchmarks.reality.page -->"
+END = "<!-- until here -->"
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """What a page needs of a scenario's row."""
+
+    name: str
+    link: str
+    seconds: float
+    agrees: bool
+    accepted: bool
+    compared: tuple[Compared, ...]
+    real: Figures
+    replayed: Figures
+    spread: dict[str, float]
+    without: dict[str, dict[str, float]]
+    drift: float | None
+    after_pause_ms: float | None
+    expected_after_pause_ms: float
+    worst_lateness_ms: float
+    late_share: float
+    stolen_share: float
+
+
+class Published(msgspec.Struct, frozen=True):
+    """What a page needs of the result."""
+
+    scenarios: tuple[Scenario, ...]
+    subjects: dict[str, dict[str, object]]
+    environment: dict[str, object]
+
+
+def tables(result: Published) -> str:
+    """The page's tables, in Markdown."""
+    lines: list[str] = []
+    for row in result.scenarios:
+        verdict = "agrees" if row.agrees else "**differs**"
+        lines += [
+            f"### {row.name}: {verdict}",
+            f"{row.link}; {row.real.frames} frames in {row.seconds:g} s.",
+            "",
+            "| | real | replay | difference | bound | replays among themselves |",
+            "|---|---|---|---|---|---|",
+        ]
+        for each in row.compared:
+            spread = row.spread.get(each.figure.partition(" at ")[0], 0.0)
+            mark = "" if each.agrees else " **!**"
+            lines.append(
+                f"| {each.figure}, {each.unit} | {_number(each.real)} | {_number(each.replayed)} "
+                f"| {_number(each.difference)}{mark} | {_number(each.bound)} | {_number(spread)} |"
+            )
+        lines.append("")
+    lines += [
+        "### What disturbed the runs",
+        "",
+        "| | shaper's latest packet, ms | packets over 4 ms late | stolen by the host "
+        "| board slower than measured, factor | payload after a pause, ms more | by arithmetic |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result.scenarios:
+        drift = "–" if row.drift is None else f"{row.drift:.3f}"
+        pause = "–" if row.after_pause_ms is None else _number(row.after_pause_ms)
+        lines.append(
+            f"| {row.name} | {row.worst_lateness_ms:.1f} | {100 * row.late_share:.2f} % "
+            f"| {100 * row.stolen_share:.1f} % | {drift} "
+            f"| {pause} | {_number(row.expected_after_pause_ms)} |"
+        )
+    lines += ["", "### What each measured overhead explains", ""]
+    lines += ["Mean latency of reality less that of a replay that is not charged with it, absolute, ms:", ""]
+    charges = list(result.scenarios[0].without)
+    lines.append("| | all charged | " + " | ".join(f"no {name}" for name in charges) + " |")
+    lines.append("|---" * (len(charges) + 2) + "|")
+    for row in result.scenarios:
+        whole = next(each.difference for each in row.compared if each.figure == "latency mean")
+        apart = " | ".join(_number(row.without[name]["latency mean"]) for name in charges)
+        lines.append(f"| {row.name} | {_number(whole)} | {apart} |")
+    lines += ["", "### What the replay was given, measured before the runs", "", *_given(result.subjects)]
+    return "\n".join(lines)
+
+
+def _given(subjects: Mapping[str, Mapping[str, object]]) -> list[str]:
+    names = [name for name in next(iter(subjects.values())) if name != "about"]
+    lines = ["| | " + " | ".join(subjects) + " |", "|---" * (len(subjects) + 1) + "|"]
+    for name in names:
+        values = " | ".join(_words(subject[name]) for subject in subjects.values())
+        lines.append(f"| {name} | {values} |")
+    return lines
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{each:g}" for each in value)
+    return "–" if value is None else f"{value}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.1f}"
+
+
+def plot(result: Published) -> str:
+    """Latencies of every scenario in both worlds, as distribution functions: SVG."""
+    count = len(result.scenarios)
+    with drawing("reality-check", rows=count, height_in=1.9 * count) as made:
+        for axes, row in zip(made.axes, result.scenarios, strict=True):
+            axes.plot(row.real.latency_ms, QUANTILES, color=DEVICE, label="real", linewidth=2.0)
+            axes.plot(row.replayed.latency_ms, QUANTILES, color=GATEWAY, label="replay", linewidth=2.0)
+            axes.set_ylabel(f"{row.name}\n% of frames")
+            axes.set_ylim(0.0, 100.0)
+        made.axes[0].legend(loc="lower right")
+        made.axes[-1].set_xlabel("latency, capture to answer, ms")
+    return made.svg
+
+
+def replaced(page: str, made: str) -> str:
+    """The page with what stands between its marks replaced. Raises: DataError without the marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError("the page has no marks", file=str(PAGE), why=f"{BEGIN} and {END} are wanted")
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+
+
+def main() -> None:
+    """Write both."""
+    result = msgspec.convert(json.loads(RESULT.read_text(encoding="utf-8")), Published)
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), tables(result)), encoding="utf-8")
+    PAGE.with_suffix(".svg").write_text(plot(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
