@@ -1,4 +1,4 @@
-"""`edgeexit bench`: runs the benchmarks of a checkout, one process each."""
+"""`edgeexit bench`: runs the benchmarks of a checkout, one process each; or times a bundle here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,32 @@ _SHARED = ("results",)
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Which ones; all without it.")] = None,
     folder: Annotated[Path, typer.Option(help="The benchmarks of the checkout.")] = Path("benchmarks"),
+    on: Annotated[
+        Path | None,
+        typer.Option(help="A bundle: prove and time every variant of every stage on this machine instead."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="With --on: threads of the runtime.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="With --on: print the table as JSON.")] = False,
 ) -> None:
-    """Run benchmarks; each prints one JSON object last and writes it to benchmarks/results/."""
+    """Run benchmarks; each prints one JSON object last and writes it to benchmarks/results/.
+
+    With --on BUNDLE, none of them: which variants reproduce their golden vectors here, what a run takes,
+    and which one serves each stage.
+    """
+    if on is not None:
+        from edgeexit.cli.bench_bundle import bench_bundle
+
+        if names:
+            raise ConfigError(
+                "--on times a bundle",
+                key="names",
+                why=f"{names[0]} is a benchmark",
+                fix="leave one of the two out",
+            )
+        bench_bundle(on, threads=threads, as_json=as_json)
+        return
+    if as_json:
+        raise ConfigError("--json goes with --on", key="json", fix="benchmarks print JSON anyway")
     known = sorted(
         path.stem
         for path in folder.glob("*.py")

@@ -111,6 +111,60 @@ def open_verified(
 
 
 @dataclass(frozen=True, slots=True)
+class Examination:
+    """Every variant of a bundle, examined here; `chosen` ends before the stage that has none to choose.
+
+    Units: elapsed_ms, what the examination took. `failure` says why a stage cannot run here; what lies
+    behind it is then unexamined, because nothing feeds it.
+    """
+
+    bundle_digest: str
+    runtime: str
+    runtime_version: str
+    machine: str
+    threads: int
+    chosen: tuple[str, ...]
+    variants: tuple[VariantReport, ...]
+    elapsed_ms: float
+    note: str | None
+    failure: RunnerError | None
+
+
+def examine_all(
+    bundle: Bundle,
+    *,
+    threads: int = 1,
+    clock: Clock = monotonic_ms,
+    runtime: Runtime | None = None,
+) -> Examination:
+    """What `open_verified` would find here, with no report believed and none kept; nothing stays loaded.
+
+    Raises: RunnerError when no runtime works here, MissingExtra, BundleError.
+    """
+    used = runtime if runtime is not None else find_runtime()
+    selection = _Selection(bundle, used, threads, range(bundle.manifest.stage_count), None, clock)
+    begun_ms = clock()
+    chosen: tuple[str, ...]
+    failure = None
+    try:
+        chosen = tuple(serving.loaded.variant.name for serving in selection.choose())
+    except RunnerError as error:
+        chosen, failure = tuple(selection.won), error
+    return Examination(
+        bundle_digest=bundle.digest,
+        runtime=used.name,
+        runtime_version=used.version,
+        machine=machine_name(),
+        threads=threads,
+        chosen=chosen,
+        variants=tuple(selection.reports),
+        elapsed_ms=clock() - begun_ms,
+        note=selection.note,
+        failure=failure,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Won:
     """Of one stage: the variant to use, loaded, and the most exact one, which is loaded no more.
 
@@ -155,6 +209,7 @@ class _Selection:
         self._clock = clock
         self._labelled = bundle.manifest.task == "classification"
         self.reports: list[VariantReport] = []
+        self.won: list[str] = []
         self.note: str | None = None
 
     def choose(self) -> list[_Serving]:
@@ -171,6 +226,7 @@ class _Selection:
             winner, inputs = self._stage(stage, inputs, golden.outputs[stage][rows])
             if stage in self._wanted:
                 won.append(winner)
+                self.won.append(winner.chosen.loaded.variant.name)
         if not all(each.exact_too for each in won):
             failed = self._chain([each.chosen for each in won], first, golden, rows)
             if failed is not None:

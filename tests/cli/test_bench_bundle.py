@@ -1,0 +1,90 @@
+"""`edgeexit bench --on`: what each variant does on this machine, and what happens when none will serve."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from edgeexit.bundle import Bundle, open_bundle
+from edgeexit.bundle.encoding import digest_of, encode_manifest
+from edgeexit.bundle.manifest import Manifest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Say
+
+pytestmark = pytest.mark.litert
+
+replace = msgspec.structs.replace
+
+
+def _changed(bundle: Bundle, place: Path, stage: int, runtimes: dict[str, tuple[str, ...]]) -> Path:
+    """A copy in which variants of one stage are for other runtimes."""
+    shutil.copytree(bundle.path, place)
+    stages = list(bundle.manifest.stages)
+    stages[stage] = replace(
+        stages[stage],
+        variants=tuple(
+            replace(variant, runtimes=runtimes.get(variant.name, variant.runtimes))
+            for variant in stages[stage].variants
+        ),
+    )
+    manifest: Manifest = replace(bundle.manifest, stages=tuple(stages))
+    (place / "manifest.json").write_bytes(encode_manifest(manifest))
+    (place / "manifest.json.sha256").write_text(f"{digest_of(manifest)}  manifest.json\n", encoding="ascii")
+    return open_bundle(place).path
+
+
+def test_every_variant_of_every_stage_has_its_row(say: Say, tiny_bundle: Bundle) -> None:
+    said = say("bench", "--on", tiny_bundle.path, "--json")
+    assert said.code == 0, said
+    table = json.loads(said.out)
+    assert table["digest"] == tiny_bundle.digest
+    assert table["failure"] is None
+    assert [(row["stage"], row["variant"]) for row in table["rows"]] == [
+        (k, name) for k in range(3) for name in ("f32", "int8")
+    ]
+    for k in range(3):
+        rows = [row for row in table["rows"] if row["stage"] == k]
+        assert sum(row["chosen"] for row in rows) == 1
+        for row in rows:
+            assert row["passed"] is True
+            assert row["why"] is None
+            assert 0.0 < row["best_ms"] <= row["median_ms"]
+            assert row["max_abs_diff"] <= row["tolerance"]
+
+
+def test_people_read_why_a_variant_is_not_used(
+    say: Say, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    place = _changed(tiny_bundle, tmp_path / "changed", 1, {"int8": ("tflite-runtime",)})
+    said = say("bench", "--on", place)
+    assert said.code == 0, said
+    assert said.out.count("pass") == 5
+    assert said.out.count("chosen") == 4  # the column's name, and one a stage
+    assert "tflite-runtime" in said.out
+
+
+def test_a_stage_without_a_variant_ends_the_table_and_the_command(
+    say: Say, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    other = ("tflite-runtime",)
+    place = _changed(tiny_bundle, tmp_path / "changed", 1, {"int8": other, "f32": other})
+    said = say("bench", "--on", place, "--json")
+    assert said.code == 1
+    assert json.loads(said.err)["what"] == "stage 1 has no variant that runs here"
+    table = json.loads(said.out)
+    assert [row["passed"] for row in table["rows"]] == [True, True, False, False, None, None]
+    assert sum(row["chosen"] for row in table["rows"]) == 1
+    assert "stage 1 has no variant that runs here" in table["failure"]
+
+
+def test_a_bundle_is_timed_alone(say: Say, tiny_bundle: Bundle) -> None:
+    say("bench", "decision", "--on", tiny_bundle.path).complains(2, "decision is a benchmark")
+    assert say("bench", "--json").code == 2
+    say("bench", "--on", "nowhere").complains(4, "no bundle at nowhere")
