@@ -98,7 +98,8 @@ def cut_timm(
 
 def timm_classes(model: nn.Module) -> int:
     """Classes of the model's own head; 0 without one."""
-    return Parts(model).anything("num_classes") if isinstance(getattr(model, "head", None), nn.Linear) else 0  # type: ignore[return-value]
+    head = Parts(model).anything("head")
+    return head.out_features if isinstance(head, nn.Linear) else 0
 
 
 def _refuse_unknown_block(parts: Parts, block: str) -> None:

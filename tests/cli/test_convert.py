@@ -121,6 +121,9 @@ def test_convert_takes_a_backbone_with_branches_that_give_values(
     assert manifest.labels == ()
     assert manifest.exits[0].output.name == "value_spread"
     assert "after blocks 1 (cnn_project), 2 (mlp)" in manifest.provenance.network
+    answered = say("run", out, next(given.images.glob("light/*.png")), "--json")
+    assert answered.code == 0, answered.err
+    assert json.loads(answered.out)["exit"] in (0, 1)
 
     (images / "truth.json").write_text(json.dumps(dict.fromkeys(truth, 3)))
     same = say("convert", weights, images, "--out", out)
