@@ -8,12 +8,13 @@ ROOT = Path(__file__).parent
 
 DEVICE = [
     "ai-edge-litert>=2.1",
-    "cryptography>=42",
     "paho-mqtt>=2.1,<3",
     "pillow>=10",
     "psutil>=5.9",
     "safetensors>=0.4",
 ]
+# Verifying signatures; apart, because it is a tenth of what a board has to install.
+TRUST = ["cryptography>=42"]
 # tomli-w writes the configuration that a demo or a flash gives to a board.
 DEPLOY = ["asyncssh>=2.18", "tomli-w>=1"]
 REPORT = ["matplotlib>=3.8"]
@@ -48,14 +49,15 @@ setup(
     ],
     extras_require={
         "device": DEVICE,
-        "gateway": DEVICE,
+        "gateway": [*DEVICE, *TRUST],
+        "trust": TRUST,
         "broker": BROKER,
         "video": VIDEO,
-        "deploy": DEPLOY,
+        "deploy": [*DEPLOY, *TRUST],
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
         "models": [*MODELS, *CONVERT, *DEVICE],
-        "dev": [*CONVERT, *MODELS, *DEVICE, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
+        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
     },
     entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
 )

@@ -40,4 +40,4 @@ def is_signed(point: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def _missing(needed_for: str) -> MissingExtra:
-    return MissingExtra("cryptography", extra="device", needed_for=needed_for)
+    return MissingExtra("cryptography", extra="trust", needed_for=needed_for)

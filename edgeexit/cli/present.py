@@ -55,7 +55,7 @@ _EXTRA_OF = {
     "ai_edge_quantizer": "convert",
     "ai_edge_litert": "device",
     "safetensors": "device",
-    "cryptography": "device",
+    "cryptography": "trust",
     "psutil": "device",
     "paho": "device",
     "PIL": "device",
