@@ -10,8 +10,10 @@ from edgeexit.decide.decision import InFlight, OffloadOption
 from edgeexit.decide.goodput import SHORTEST_TRANSFER_MS
 from edgeexit.decide.server import ServiceTimes
 
-# Shares of requests that see the typical service time and the slow one (its slowest tenth).
-TYPICAL_SHARE = 0.9
+# Shares of requests that see the quick service time (of its quickest tenth), the typical one, and the slow
+# one (of its slowest tenth). A queue that is long as a rule is short now and then.
+QUICK_SHARE = 0.1
+TYPICAL_SHARE = 0.8
 SLOW_SHARE = 0.1
 # Mobile goodput may recover at any moment without telling: while nothing is queued, the weight of one
 # exchange says that the goodput may be anything around its level (a factor of e either way), but the
@@ -87,16 +89,17 @@ class OffloadForecast:
     def probability_within(self, option: OffloadOption, limit_ms: float) -> float:
         """Probability that an answer to `option`, sent now, is here within `limit_ms`."""
         encode_ms = option.encode_ms
-        typical_ms, slow_ms = self._server.typical_and_slow_ms(option.boundary)
-        left_ms = limit_ms - encode_ms - typical_ms
+        quick_ms, typical_ms, slow_ms = self._server.service_ms(option.boundary)
+        left_ms = limit_ms - encode_ms - quick_ms
         if not (self._up and left_ms > 0.0):
             return 0.0
         network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
         if self._backlog_ms > encode_ms:
             # Bytes that are still queued drain while the payload is being encoded.
             network_ms += self._backlog_ms - encode_ms
-        chance = TYPICAL_SHARE * self._within(left_ms, network_ms)
-        chance += SLOW_SHARE * self._within(left_ms + typical_ms - slow_ms, network_ms)
+        chance = QUICK_SHARE * self._within(left_ms, network_ms)
+        chance += TYPICAL_SHARE * self._within(left_ms + quick_ms - typical_ms, network_ms)
+        chance += SLOW_SHARE * self._within(left_ms + quick_ms - slow_ms, network_ms)
         if not self._busy:
             chance += self._hope(left_ms, network_ms)
         return chance
@@ -107,10 +110,13 @@ class OffloadForecast:
             return 0.0
         option = in_flight.option
         network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte + self._ahead_ms
-        waited_ms = in_flight.waited_ms - self._server.typical_and_slow_ms(option.boundary)[0]
-        # The payload may itself be among the overdue ones, which must not count against it.
-        already = self._share(waited_ms, network_ms)
-        then = self._share(waited_ms + limit_ms, network_ms)
+        quick_ms, typical_ms, slow_ms = self._server.service_ms(option.boundary)
+        already = then = 0.0
+        for share, server_ms in ((QUICK_SHARE, quick_ms), (TYPICAL_SHARE, typical_ms), (SLOW_SHARE, slow_ms)):
+            waited_ms = in_flight.waited_ms - server_ms
+            # The payload may itself be among the overdue ones, which must not count against it.
+            already += share * self._share(waited_ms, network_ms)
+            then += share * self._share(waited_ms + limit_ms, network_ms)
         # Given that it has not come yet; the prior weight of lost replies keeps the divisor above 0.
         return (then - already) / (1.0 - already) if then > already else 0.0
 
@@ -120,7 +126,7 @@ class OffloadForecast:
             return None
         middle = self._residuals[len(self._residuals) // 2]
         network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
-        server_ms = self._server.typical_and_slow_ms(option.boundary)[0]
+        server_ms = self._server.service_ms(option.boundary)[1]
         # A median error of infinity (lost replies) is shown as a very long time instead.
         return max(self._backlog_ms, option.encode_ms) + network_ms * exp(min(middle, 10.0)) + server_ms
 

@@ -12,16 +12,18 @@ WINDOW = 20
 # the first reply tells; taking them for slow keeps tight frames from ever asking.
 START_MS = 1.0
 
+Tenths = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceTimes:
-    """What is known of the gateways at one moment. Units: ms, each pair a median and a slow tenth's."""
+    """What is known of the gateways at one moment. Units: ms, each a quick tenth's, median, slow tenth's."""
 
-    queue_ms: tuple[float, float] = (0.0, 0.0)
-    compute_ms: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    queue_ms: Tenths = (0.0, 0.0, 0.0)
+    compute_ms: Mapping[int, Tenths] = field(default_factory=dict)
 
-    def typical_and_slow_ms(self, boundary: int) -> tuple[float, float]:
-        """Service time of a typical request, and of the slowest tenth.
+    def service_ms(self, boundary: int) -> Tenths:
+        """Service time of the quickest tenth of requests, of a typical one, and of the slowest tenth.
 
         A boundary never asked for is taken to cost what the nearest one before it does, which runs
         more stages, else the nearest one after it.
@@ -30,11 +32,11 @@ class ServiceTimes:
         times = known.get(boundary)
         if times is None:
             if not known:
-                return START_MS, 2.0 * START_MS
+                return START_MS, START_MS, 2.0 * START_MS
             before = [other for other in known if other < boundary]
             times = known[max(before) if before else min(known)]
         queue = self.queue_ms
-        return queue[0] + times[0], queue[1] + times[1]
+        return queue[0] + times[0], queue[1] + times[1], queue[2] + times[2]
 
 
 class ServerTimes:
@@ -55,12 +57,12 @@ class ServerTimes:
     @property
     def queue_ms(self) -> float | None:
         """Median time in the gateway's queue; None before the first reply."""
-        return self._now.queue_ms[0] if self._queue else None
+        return self._now.queue_ms[1] if self._queue else None
 
     def compute_ms(self, boundary: int) -> float | None:
         """Median time of the gateway's own computing from this boundary on; None when never asked."""
         times = self._now.compute_ms.get(boundary)
-        return None if times is None else times[0]
+        return None if times is None else times[1]
 
     def observe(self, boundary: int, queue_ms: float, compute_ms: float) -> None:
         """Learn from one reply."""
@@ -69,11 +71,10 @@ class ServerTimes:
         if times is None:
             times = self._compute[boundary] = deque(maxlen=WINDOW)
         times.append(compute_ms)
-        self._now = ServiceTimes(
-            _middle_and_high(self._queue), {**self._now.compute_ms, boundary: _middle_and_high(times)}
-        )
+        self._now = ServiceTimes(_tenths(self._queue), {**self._now.compute_ms, boundary: _tenths(times)})
 
 
-def _middle_and_high(values: deque[float]) -> tuple[float, float]:
+def _tenths(values: deque[float]) -> Tenths:
     ordered = sorted(values)
-    return ordered[len(ordered) // 2], ordered[(9 * len(ordered)) // 10]
+    count = len(ordered)
+    return ordered[count // 10], ordered[count // 2], ordered[(9 * count) // 10]

@@ -10,9 +10,10 @@ import numpy as np
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.decide.policies.hindsight import THRESHOLDS, StaticRule, static_rules
 from edgeexit.replay.controller import Controller
+from edgeexit.replay.fleets import row_runs
 from edgeexit.replay.metrics import metrics
 from edgeexit.replay.outcome import Outcome
-from edgeexit.replay.simulator import replay
+from edgeexit.replay.pool import Fleet
 from edgeexit.replay.world import World
 
 # Rules that go on to the second round of the search, and frames of the first round: enough that a rule in
@@ -31,23 +32,35 @@ class BestRule:
     outcomes: tuple[Outcome, ...]
 
 
-def best_static_rule(worlds: Sequence[World], *, thresholds: Sequence[float] = FEW_THRESHOLDS) -> BestRule:
-    """The rule with the best mean objective over the worlds.
+def best_static_rule(
+    worlds: Sequence[World], *, thresholds: Sequence[float] = FEW_THRESHOLDS, fleet: Fleet | None = None
+) -> BestRule:
+    """The rule with the best mean objective over the worlds, which are those of a `fleet`'s devices.
 
     All rules run on the first frames of the first world, the best ten on all of them.
     """
     stage_count = worlds[0].scenario.profile.stage_count
     rules = list(static_rules(stage_count, thresholds=thresholds))
-    openings = [worlds[0].beginning(FIRST_FRAMES)]
-    ranked = sorted(rules, key=lambda rule: _objective(rule_runs(rule, openings), worlds), reverse=True)
-    runs = {rule: rule_runs(rule, worlds) for rule in ranked[:SURVIVORS]}
+    openings = beginnings(worlds, fleet)
+
+    def opening(rule: StaticRule) -> float:
+        return _objective(rule_runs(rule, openings, fleet), worlds)
+
+    ranked = sorted(rules, key=opening, reverse=True)
+    runs = {rule: rule_runs(rule, worlds, fleet) for rule in ranked[:SURVIVORS]}
     winner = max(runs, key=lambda rule: _objective(runs[rule], worlds))
     return BestRule(winner, runs[winner])
 
 
-def rule_runs(rule: StaticRule, worlds: Sequence[World]) -> tuple[Outcome, ...]:
-    """A rule in each of the worlds."""
-    return tuple(replay(world, Controller(rule, NoForecast(), LinkEstimator())) for world in worlds)
+def beginnings(worlds: Sequence[World], fleet: Fleet | None) -> list[World]:
+    """The first frames of the first seed."""
+    devices = 1 if fleet is None else fleet.devices
+    return [world.beginning(-(-FIRST_FRAMES // devices)) for world in worlds[:devices]]
+
+
+def rule_runs(rule: StaticRule, worlds: Sequence[World], fleet: Fleet | None = None) -> tuple[Outcome, ...]:
+    """A rule in each of the worlds, which are those of a `fleet`'s devices."""
+    return tuple(row_runs(worlds, lambda _: Controller(rule, NoForecast(), LinkEstimator()), fleet))
 
 
 def _objective(runs: Sequence[Outcome], worlds: Sequence[World]) -> float:
@@ -74,14 +87,18 @@ class NoForecast:
         return 0.0
 
 
-def best_rule_for_all(rows: Sequence[World], candidates: Sequence[StaticRule]) -> StaticRule:
-    """The one rule with the best mean objective over all rows, one world each, among the rows' winners.
+def best_rule_for_all(
+    rows: Sequence[tuple[Sequence[World], Fleet | None]], candidates: Sequence[StaticRule]
+) -> StaticRule:
+    """The one rule with the best mean objective over all rows, one seed each, among the rows' winners.
 
     It is tried on the first frames only; a rule that wins nowhere is not considered.
     """
-    openings = [world.beginning(FIRST_FRAMES) for world in rows]
+    openings = [(beginnings(worlds, fleet), fleet) for worlds, fleet in rows]
 
     def mean(rule: StaticRule) -> float:
-        return float(np.mean([_objective(rule_runs(rule, [world]), [world]) for world in openings]))
+        return float(
+            np.mean([_objective(rule_runs(rule, worlds, fleet), worlds) for worlds, fleet in openings])
+        )
 
     return max(dict.fromkeys(candidates), key=mean)

@@ -166,6 +166,32 @@ def block_interval(
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def block_error(values: NDArray[np.float64], *, block: int = SEGMENT_FRAMES) -> float:
+    """Standard error of the mean of a series whose neighbours resemble each other; whole blocks count.
+
+    Shapes: values (F,). It is infinite where there are fewer than two blocks.
+    """
+    count = len(values) // block
+    if count < 2:
+        return float("inf")
+    means = values[: count * block].reshape(count, block).mean(axis=1)
+    return float(means.std(ddof=1) / count**0.5)
+
+
+def gap_closed_error(
+    policy: NDArray[np.float64], floor: NDArray[np.float64], oracle: NDArray[np.float64]
+) -> float | None:
+    """Standard error of the share of the way from floor to oracle; None where there is hardly a way.
+
+    Shapes: all (F,), paired. Source: delta method for a ratio of means, with blocks as above.
+    """
+    gap = float((oracle - floor).mean())
+    if gap < SMALLEST_GAP:
+        return None
+    closed = float((policy - floor).mean()) / gap
+    return block_error((policy - floor) - closed * (oracle - floor)) / gap
+
+
 def cumulative_regret(reference: NDArray[np.float64], outcome: Outcome) -> NDArray[np.float64]:
     """Sum of what a reference had over this run, frame by frame. Shapes: reference (F,), result (F,)."""
     return np.cumsum(reference - outcome.value)

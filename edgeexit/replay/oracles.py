@@ -8,6 +8,8 @@ before the deadline, and its first payload has the round trip of a radio that is
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -51,31 +53,111 @@ def oracle(world: World, knows: Clairvoyance, *, guarded: bool = False) -> Oracl
 
     Source: specification of the decision policy, section 7.
     """
-    frames = world.frames
-    value = np.zeros(frames)
-    payload_bytes = np.zeros(frames, dtype=np.int64)
-    remote = np.zeros(frames, dtype=np.bool_)
-    possible = np.zeros(frames, dtype=np.bool_)
-    uplink = world.new_uplink()
-    for frame in range(frames):
-        limit_ms = world.expiry_ms[frame] - (world.guard_ms(frame) if guarded else 0.0)
-        rtt_ms = _rtt_ms(world, frame, guarded)
-        choice = _best(world, uplink, frame, knows, limit_ms, rtt_ms)
-        if choice is not None:
-            value[frame], payload_bytes[frame], remote[frame] = choice
-            possible[frame] = True
-    return OracleOutcome(value, payload_bytes, remote, possible)
+    outcome, uplink = _nothing(world.frames), world.new_uplink()
+    for frame in range(world.frames):
+        _note(outcome, frame, _best(world, uplink, frame, knows, guarded=guarded))
+    return outcome
+
+
+def fleet_oracle(worlds: Sequence[World], workers: int) -> list[OracleOutcome]:
+    """The guarded oracle of latencies for devices that share gateway workers, one outcome a device."""
+    outcomes = [_nothing(world.frames) for world in worlds]
+    uplinks = [world.new_uplink() for world in worlds]
+    gateway = Reservations(workers)
+    captures = [
+        (captured_ms, device, frame)
+        for device, world in enumerate(worlds)
+        for frame, captured_ms in enumerate(world.captured_ms)
+    ]
+    for captured_ms, device, frame in sorted(captures):
+        gateway.forget(captured_ms)
+        world = worlds[device]
+        choice = _best(world, uplinks[device], frame, Clairvoyance.LATENCY, guarded=True, gateway=gateway)
+        _note(outcomes[device], frame, choice)
+        if choice is not None and choice.request is not None:
+            gateway.take(*choice.request)
+    return outcomes
+
+
+class Reservations:
+    """When workers are busy, by what was promised before. Raises: ValueError when there is no worker."""
+
+    __slots__ = ("_busy",)
+
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ValueError("at least one worker is needed")
+        self._busy: list[list[tuple[float, float]]] = [[] for _ in range(workers)]
+
+    def start_ms(self, arrived_ms: float, service_ms: float) -> float:
+        """The first moment from its arrival on at which a worker has time for a whole request."""
+        return min(_first_gap(busy, arrived_ms, service_ms) for busy in self._busy)
+
+    def take(self, arrived_ms: float, service_ms: float) -> None:
+        """Promise a request its place."""
+        starts_ms = [_first_gap(busy, arrived_ms, service_ms) for busy in self._busy]
+        start_ms = min(starts_ms)
+        insort(self._busy[starts_ms.index(start_ms)], (start_ms, start_ms + service_ms))
+
+    def forget(self, now_ms: float) -> None:
+        """Drop what has ended: no request arrives before `now_ms` any more."""
+        for busy in self._busy:
+            while busy and busy[0][1] <= now_ms:
+                del busy[0]
+
+
+def _first_gap(busy: Sequence[tuple[float, float]], from_ms: float, length_ms: float) -> float:
+    for start_ms, end_ms in busy:
+        if from_ms + length_ms <= start_ms:
+            break
+        from_ms = max(from_ms, end_ms)
+    return from_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Worth, bytes and place of an action; what a worker has to do for it: arrival and service, ms."""
+
+    value: float
+    payload_bytes: int
+    remote: bool
+    request: tuple[float, float] | None = None
+
+
+def _nothing(frames: int) -> OracleOutcome:
+    return OracleOutcome(
+        value=np.zeros(frames),
+        payload_bytes=np.zeros(frames, dtype=np.int64),
+        remote=np.zeros(frames, dtype=np.bool_),
+        possible=np.zeros(frames, dtype=np.bool_),
+    )
+
+
+def _note(outcome: OracleOutcome, frame: int, choice: _Choice | None) -> None:
+    if choice is not None:
+        outcome.value[frame] = choice.value
+        outcome.payload_bytes[frame] = choice.payload_bytes
+        outcome.remote[frame] = choice.remote
+        outcome.possible[frame] = True
 
 
 def _best(
-    world: World, uplink: Uplink, frame: int, knows: Clairvoyance, limit_ms: float, rtt_ms: float
-) -> tuple[float, int, bool] | None:
-    """Worth, bytes and place of the best action that ends in time; None where there is none."""
+    world: World,
+    uplink: Uplink,
+    frame: int,
+    knows: Clairvoyance,
+    *,
+    guarded: bool,
+    gateway: Reservations | None = None,
+) -> _Choice | None:
+    """The best action that ends in time; None where there is none."""
+    limit_ms = world.expiry_ms[frame] - (world.guard_ms(frame) if guarded else 0.0)
+    rtt_ms = _rtt_ms(world, frame, guarded)
     by_mean = knows is Clairvoyance.LATENCY
     price = world.scenario.byte_price
     sample = world.samples[frame]
     ends_ms = local_ends_ms(world, frame)
-    best: tuple[float, int, bool] | None = None
+    best: _Choice | None = None
     # Doing nothing is worth nothing: bytes that buy less are not sent.
     best_rank = (0.0, 0, -inf)
     for exit_, quality in enumerate(world.quality[sample]):
@@ -84,19 +166,25 @@ def _best(
             break
         rank = (world.prior_quality[exit_] if by_mean else quality, 0, -end_ms)
         if rank > best_rank:
-            best, best_rank = (quality, 0, False), rank
+            best, best_rank = _Choice(quality, 0, False), rank
     for column, option in enumerate(world.scenario.profile.options):
         start_ms = ends_ms[option.boundary] + option.encode_ms
         if start_ms >= limit_ms:
             continue
         end_ms = remote_end_ms(world, uplink, frame, column, start_ms, rtt_ms)
+        request: tuple[float, float] | None = None
+        if gateway is not None and end_ms < inf:
+            service_ms = world.remote_ms[option.boundary] * world.service_factor[frame]
+            request = (end_ms - rtt_ms / 2.0 - service_ms, service_ms)
+            end_ms += gateway.start_ms(*request) - request[0]
         if end_ms > limit_ms:
             continue
         quality = world.option_quality[sample][column]
         promised = world.prior_quality[-1] * (1.0 - option.quality_cost) if by_mean else quality
         rank = (promised - price * option.payload_bytes, -option.payload_bytes, -end_ms)
         if rank > best_rank:
-            best, best_rank = (quality, option.payload_bytes, True), rank
+            best_rank = rank
+            best = _Choice(quality, option.payload_bytes, True, request)
     return best
 
 

@@ -18,6 +18,26 @@ class QueueOrder(str, Enum):
     EARLIEST_DEADLINE = "earliest-deadline"
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Several devices, each with a link of its own, behind `workers` gateway workers with one queue.
+
+    `synchronised` devices capture their frames at the same moments.
+    """
+
+    devices: int
+    workers: int = 1
+    order: QueueOrder = QueueOrder.FIRST_COME
+    synchronised: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        order = "" if self.order is QueueOrder.FIRST_COME else f", {self.order.value}"
+        together = ", synchronised" if self.synchronised else ""
+        return f"{self.devices} on {self.workers}{order}{together}"
+
+
 @dataclass(slots=True)
 class PoolRequest:
     """One request at the gateways.

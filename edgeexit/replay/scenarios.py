@@ -14,6 +14,7 @@ from edgeexit.replay.compute import ComputeRule, Contended, ThermalRamp, Unloade
 from edgeexit.replay.deadlines import ChangedInFrame, DeadlineRule, Redrawn, Swinging, TightBursts
 from edgeexit.replay.links import Link
 from edgeexit.replay.outages import Outage, OutageKind, repeated
+from edgeexit.replay.pool import Fleet
 from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.world import Scenario, ServerModel
@@ -72,6 +73,8 @@ class GridRow:
     deadlines: str
     contention: str
     outages: str
+    fleet: Fleet | None = None
+    """Devices that share gateways; None for one device with gateways that are never busy with others."""
 
 
 def vit_tiny(recording: Recording, board: str, full_ms: float) -> CostProfile:

@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from edgeexit.replay.controller import Controller, ControllerFactory
 from edgeexit.replay.journey import DeviceRun
 from edgeexit.replay.outcome import Outcome
-from edgeexit.replay.pool import GatewayPool, QueueOrder
+from edgeexit.replay.pool import Fleet, GatewayPool, QueueOrder
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.world import Scenario, World, world_of
 
@@ -69,7 +69,18 @@ def simulate(
 
 def replay(world: World, controller: Controller, *, progress: Progress | None = None) -> Outcome:
     """One device in a world already drawn, for comparing policies in the very same one."""
-    return _run([world], [controller], workers=None, order=QueueOrder.FIRST_COME, progress=progress)[0]
+    return _run([world], [controller], fleet=None, progress=progress)[0]
+
+
+def replay_fleet(
+    worlds: Sequence[World],
+    controllers: Sequence[Controller],
+    fleet: Fleet,
+    *,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Several devices in worlds already drawn, behind the workers of a fleet."""
+    return _run(worlds, controllers, fleet=fleet, progress=progress)
 
 
 def simulate_fleet(
@@ -88,24 +99,29 @@ def simulate_fleet(
 
     `synchronised` devices capture their frames at the same moments.
     """
-    worlds = [
-        world_of(scenario, recording, seed, device=device, synchronised=synchronised)
-        for device in range(devices)
-    ]
+    fleet = Fleet(devices, workers, order, synchronised)
+    worlds = fleet_worlds(scenario, recording, seed, fleet)
     controllers = [controller_factory(scenario.profile, recording) for _ in worlds]
-    return _run(worlds, controllers, workers=workers, order=order, progress=progress)
+    return replay_fleet(worlds, controllers, fleet, progress=progress)
+
+
+def fleet_worlds(scenario: Scenario, recording: Recording, seed: int, fleet: Fleet) -> list[World]:
+    """The worlds of a fleet's devices. Raises: ConfigError when recording and profile differ."""
+    return [
+        world_of(scenario, recording, seed, device=device, synchronised=fleet.synchronised)
+        for device in range(fleet.devices)
+    ]
 
 
 def _run(
     worlds: Sequence[World],
     controllers: Sequence[Controller],
     *,
-    workers: int | None,
-    order: QueueOrder,
+    fleet: Fleet | None,
     progress: Progress | None,
 ) -> list[Outcome]:
     loop = EventLoop()
-    pool = None if workers is None else GatewayPool(workers, order, loop.schedule)
+    pool = None if fleet is None else GatewayPool(fleet.workers, fleet.order, loop.schedule)
     total = sum(world.frames for world in worlds)
     done = 0
 

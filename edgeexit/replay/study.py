@@ -8,17 +8,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.decide.policies.hindsight import static_rules
+from edgeexit.decide.policies.hindsight import StaticRule, static_rules
+from edgeexit.replay.comparison import Beaten, beaten, may_be_ahead, worth
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
+from edgeexit.replay.fleets import made_by, row_oracle, row_runs, row_worlds
 from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_rule_for_all, best_static_rule, rule_runs
-from edgeexit.replay.metrics import Metrics, block_interval, gap_closed, metrics
+from edgeexit.replay.metrics import (
+    Metrics,
+    block_error,
+    block_interval,
+    gap_closed,
+    gap_closed_error,
+    metrics,
+)
 from edgeexit.replay.oracles import Clairvoyance, oracle
 from edgeexit.replay.outcome import LATE_COMPUTE, LATE_NETWORK, NEVER_ANSWERED, Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import GridRow
-from edgeexit.replay.simulator import replay
-from edgeexit.replay.world import World, world_of
+from edgeexit.replay.world import World
 
 HINDSIGHT = "best-static-in-hindsight"
 RULE_FOR_ALL = "best-static-for-all"
@@ -42,30 +50,16 @@ class PolicyFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Beaten:
-    """A baseline that was ahead on a row. Units: points of the objective, with its 95 % interval."""
-
-    scenario: str
-    baseline: str
-    points: float
-    low: float
-    high: float
-
-    @property
-    def certain(self) -> bool:
-        """Whether the interval leaves no room for chance."""
-        return self.low > 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class RowFigures:
     """One row of a study.
 
-    `oracle_latency` is O1 on the same device, which must emit a guard before the deadline;
-    `oracle_relaxed` is O1 without guard, `oracle_correctness` O2, a bound for every policy.
-    `gap_points` is what the first has over the floor, in points; `gap_closed` the policy's share of it
-    with its 95 % interval, None where the gap is under half a point; `gain_points` what the policy has
-    over the floor. `late_avoidable` is the share of frames that were late although the relaxed oracle
+    `oracle_latency` is O1 on the same device, which must emit a guard before the deadline; for a fleet
+    it knows the queue too. `oracle_relaxed` is O1 without guard, `oracle_correctness` O2, a bound for
+    every policy. `gap_points` is what the first has over the floor, in points; `gap_closed` the policy's
+    share of it with its 95 % interval, None where the gap is under half a point; `gain_points` what the
+    policy has over the floor; `gap_error` and `gap_closed_error` are standard errors of the gap, in
+    points, and of the share. `frames` and `seeds` are of these figures; those in `policies` are of the
+    first seeds alone. `late_avoidable` is the share of frames that were late although the relaxed oracle
     had an answer in time.
     """
 
@@ -76,6 +70,7 @@ class RowFigures:
     deadlines: str
     contention: str
     outages: str
+    fleet: str | None
     frames: int
     seeds: int
     floor: float
@@ -84,12 +79,14 @@ class RowFigures:
     oracle_relaxed: float
     oracle_correctness: float
     gap_points: float
+    gap_error: float
     gain_points: float
     gain_low: float
     gain_high: float
     gap_closed: float | None
     gap_closed_low: float | None
     gap_closed_high: float | None
+    gap_closed_error: float | None
     gap_closed_relaxed: float | None
     late_network: int
     late_fraction: float
@@ -116,15 +113,16 @@ def run_study(
 ) -> list[RowFigures]:
     """All rows. `policies` must hold the floor and the project's own; all contenders where not given.
 
-    `more_seeds` are run for these two and the oracles only: shares of small gaps need many frames.
+    `more_seeds` are run for these two and the oracles, since shares of small gaps need many frames, and
+    for every policy that the first ones do not show to be behind.
     """
     made = contenders() if policies is None else policies
     figures: list[RowFigures] = []
     for index, row in enumerate(rows):
         if progress is not None:
             progress(index, len(rows), row.scenario.name)
-        worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
-        more = [world_of(row.scenario, recording, seed) for seed in more_seeds]
+        worlds = row_worlds(row, recording, seeds)
+        more = row_worlds(row, recording, more_seeds)
         figures.append(study_row(row, worlds, made, more=more, hindsight=hindsight, thresholds=thresholds))
     if progress is not None:
         progress(len(rows), len(rows), "")
@@ -140,20 +138,30 @@ def study_row(
     hindsight: bool = True,
     thresholds: Sequence[float] = FEW_THRESHOLDS,
 ) -> RowFigures:
-    """One row in worlds already drawn, one a seed; in `more` only floor, own and oracles are run."""
-    scenario = row.scenario
-    runs: dict[str, Sequence[Outcome]] = {name: _runs(worlds, make) for name, make in policies.items()}
-    rule_name: str | None = None
+    """One row in worlds already drawn; `more` ones are for what the first leave open."""
+    scenario, fleet = row.scenario, row.fleet
+    runs: dict[str, Sequence[Outcome]] = {
+        name: row_runs(worlds, made_by(make), fleet) for name, make in policies.items()
+    }
+    rule: StaticRule | None = None
     if hindsight:
-        best = best_static_rule(worlds, thresholds=thresholds)
-        runs[HINDSIGHT], rule_name = best.outcomes, best.rule.name
+        best = best_static_rule(worlds, thresholds=thresholds, fleet=fleet)
+        runs[HINDSIGHT], rule = best.outcomes, best.rule
     price = scenario.byte_price
-    worth = {name: _worth(outcomes, price) for name, outcomes in runs.items()}
-    own_runs = [*runs[OWN], *_runs(more, policies[OWN])]
-    floor_runs = [*runs[FLOOR], *_runs(more, policies[FLOOR])]
     everywhere = [*worlds, *more]
-    own, floor = _worth(own_runs, price), _worth(floor_runs, price)
-    latency = np.concatenate([_oracle_worth(world, guarded=True) for world in everywhere])
+    first = worth(runs[OWN], price)
+    whole: dict[str, Sequence[Outcome]] = {}
+    for name, outcomes in runs.items():
+        open_yet = name in (OWN, FLOOR) or may_be_ahead(worth(outcomes, price), first)
+        if not (more and open_yet):
+            whole[name] = outcomes
+        elif name in policies:
+            whole[name] = [*outcomes, *row_runs(more, made_by(policies[name]), fleet)]
+        elif rule is not None:
+            whole[name] = [*outcomes, *rule_runs(rule, more, fleet)]
+    own_runs, floor_runs = whole[OWN], whole[FLOOR]
+    own, floor = worth(own_runs, price), worth(floor_runs, price)
+    latency = _oracle_worth(everywhere, row)
     relaxed = [oracle(world, Clairvoyance.LATENCY) for world in everywhere]
     bound = float(np.mean([each.objective(price) for each in relaxed]))
     gap = float((latency - floor).mean())
@@ -163,7 +171,7 @@ def study_row(
     short = block_interval(latency - own)
     late = np.concatenate([_late(outcome) for outcome in own_runs])
     possible = np.concatenate([each.possible for each in relaxed])
-    compared = worth[OWN]
+    floor_first = float(floor[: len(first)].mean())
     return RowFigures(
         scenario=scenario.name,
         board=row.board,
@@ -172,8 +180,9 @@ def study_row(
         deadlines=row.deadlines,
         contention=row.contention,
         outages=row.outages,
+        fleet=None if fleet is None else fleet.name,
         frames=len(own),
-        seeds=len(everywhere),
+        seeds=len(everywhere) // (1 if fleet is None else fleet.devices),
         floor=float(floor.mean()),
         own=float(own.mean()),
         oracle_latency=float(latency.mean()),
@@ -182,29 +191,39 @@ def study_row(
             np.mean([oracle(world, Clairvoyance.CORRECTNESS).objective(price) for world in everywhere])
         ),
         gap_points=100.0 * gap,
+        gap_error=100.0 * block_error(latency - floor),
         gain_points=100.0 * gain.mean,
         gain_low=100.0 * gain.low,
         gain_high=100.0 * gain.high,
         gap_closed=closed,
         gap_closed_low=None if closed is None else 1.0 - short.high / gap,
         gap_closed_high=None if closed is None else 1.0 - short.low / gap,
+        gap_closed_error=gap_closed_error(own, floor, latency),
         gap_closed_relaxed=gap_closed(float(own.mean()), float(floor.mean()), bound),
         late_network=int(sum((outcome.fates == LATE_NETWORK).sum() for outcome in own_runs)),
         late_fraction=float(late.mean()),
         late_avoidable=float((late & possible).mean()),
-        hindsight_rule=rule_name,
+        hindsight_rule=None if rule is None else rule.name,
         policies={
-            name: _figures(
-                outcomes, price, float(worth[FLOOR].mean()), float(latency[: len(compared)].mean())
-            )
+            name: _figures(outcomes, price, floor_first, float(latency[: len(first)].mean()))
             for name, outcomes in runs.items()
         },
-        beaten_by=tuple(
-            _beaten(scenario.name, name, each - compared)
-            for name, each in worth.items()
-            if name != OWN and float(each.mean()) > float(compared.mean())
-        ),
+        beaten_by=_ahead(scenario.name, whole, price, chosen_on=len(worlds)),
     )
+
+
+def _ahead(
+    scenario: str, runs: Mapping[str, Sequence[Outcome]], price: float, *, chosen_on: int
+) -> tuple[Beaten, ...]:
+    """The baselines that were ahead, each on all of its runs."""
+    found: list[Beaten] = []
+    for name, theirs in runs.items():
+        seen = chosen_on if name in (HINDSIGHT, RULE_FOR_ALL) else 0
+        own = runs[OWN][: len(theirs)]
+        each = None if name == OWN else beaten(scenario, name, theirs, own, price=price, chosen_on=seen)
+        if each is not None:
+            found.append(each)
+    return tuple(found)
 
 
 def with_rule_for_all(
@@ -213,6 +232,7 @@ def with_rule_for_all(
     recording: Recording,
     *,
     seeds: Sequence[int],
+    more_seeds: Sequence[int] = (),
     thresholds: Sequence[float] = FEW_THRESHOLDS,
 ) -> list[RowFigures]:
     """The same figures with one static rule for all rows among the policies, the best one in hindsight."""
@@ -220,41 +240,34 @@ def with_rule_for_all(
     winners = [by_name[row.hindsight_rule] for row in figures if row.hindsight_rule is not None]
     if not winners:
         return list(figures)
-    openings = [world_of(row.scenario, recording, seeds[0]) for row in rows]
+    openings = [(row_worlds(row, recording, seeds[:1]), row.fleet) for row in rows]
     rule = best_rule_for_all(openings, winners)
-    own = contenders()[OWN]
+    make = made_by(contenders()[OWN])
     made: list[RowFigures] = []
     for row, figure in zip(rows, figures, strict=True):
         price = row.scenario.byte_price
-        worlds = [world_of(row.scenario, recording, seed) for seed in seeds]
-        outcomes = rule_runs(rule, worlds)
-        ahead = _worth(outcomes, price) - _worth(_runs(worlds, own), price)
-        latency = float(np.mean([_oracle_worth(world, guarded=True).mean() for world in worlds]))
-        shared = _figures(outcomes, price, figure.policies[FLOOR].objective, latency)
-        beaten = figure.beaten_by
-        if float(ahead.mean()) > 0.0:
-            beaten = (*beaten, _beaten(figure.scenario, RULE_FOR_ALL, ahead))
-        made.append(replace(figure, policies={**figure.policies, RULE_FOR_ALL: shared}, beaten_by=beaten))
+        worlds = row_worlds(row, recording, seeds)
+        theirs, own = rule_runs(rule, worlds, row.fleet), row_runs(worlds, make, row.fleet)
+        latency = float(_oracle_worth(worlds, row).mean())
+        shared = _figures(theirs, price, figure.policies[FLOOR].objective, latency)
+        if more_seeds and may_be_ahead(worth(theirs, price), worth(own, price)):
+            more = row_worlds(row, recording, more_seeds)
+            theirs = (*theirs, *rule_runs(rule, more, row.fleet))
+            own = [*own, *row_runs(more, make, row.fleet)]
+        ahead = _ahead(figure.scenario, {OWN: own, RULE_FOR_ALL: theirs}, price, chosen_on=len(worlds))
+        made.append(
+            replace(
+                figure,
+                policies={**figure.policies, RULE_FOR_ALL: shared},
+                beaten_by=(*figure.beaten_by, *ahead),
+            )
+        )
     return made
 
 
-def _runs(worlds: Sequence[World], make: ControllerFactory) -> list[Outcome]:
-    return [replay(world, make(world.scenario.profile, world.recording)) for world in worlds]
-
-
-def _worth(outcomes: Sequence[Outcome], price: float) -> NDArray[np.float64]:
-    """Objective frame by frame, one seed after the other; probes are spread over all frames."""
-    return np.concatenate(
-        [
-            outcome.value - price * (outcome.uplink_bytes + outcome.probe_bytes / len(outcome.captured_ms))
-            for outcome in outcomes
-        ]
-    )
-
-
-def _oracle_worth(world: World, *, guarded: bool) -> NDArray[np.float64]:
-    each = oracle(world, Clairvoyance.LATENCY, guarded=guarded)
-    return each.value - world.scenario.byte_price * each.payload_bytes
+def _oracle_worth(worlds: Sequence[World], row: GridRow) -> NDArray[np.float64]:
+    price = row.scenario.byte_price
+    return np.concatenate([each.value - price * each.payload_bytes for each in row_oracle(worlds, row.fleet)])
 
 
 def _late(outcome: Outcome) -> NDArray[np.bool_]:
@@ -281,8 +294,3 @@ def _figures(outcomes: Sequence[Outcome], price: float, floor: float, latency: f
         latency_p99_ms=mean(lambda one: one.latency_p99_ms),
         gap_closed=gap_closed(objective, floor, latency),
     )
-
-
-def _beaten(scenario: str, baseline: str, ahead: NDArray[np.float64]) -> Beaten:
-    interval = block_interval(ahead)
-    return Beaten(scenario, baseline, 100.0 * interval.mean, 100.0 * interval.low, 100.0 * interval.high)

@@ -7,7 +7,7 @@ def test_before_any_reply_a_guess_is_made_and_named_as_such() -> None:
     server = ServerTimes()
     assert server.queue_ms is None
     assert server.compute_ms(0) is None
-    assert server.now.typical_and_slow_ms(2) == (START_MS, 2.0 * START_MS)
+    assert server.now.service_ms(2) == (START_MS, START_MS, 2.0 * START_MS)
 
 
 def test_queue_is_common_and_compute_is_per_boundary() -> None:
@@ -15,17 +15,24 @@ def test_queue_is_common_and_compute_is_per_boundary() -> None:
     for _ in range(10):
         server.observe(0, 2.0, 20.0)
         server.observe(3, 2.0, 5.0)
-    assert server.now.typical_and_slow_ms(0) == (22.0, 22.0)
-    assert server.now.typical_and_slow_ms(3) == (7.0, 7.0)
-    assert server.now.typical_and_slow_ms(1) == (22.0, 22.0), "never asked: the one before runs more stages"
+    assert server.now.service_ms(0) == (22.0,) * 3
+    assert server.now.service_ms(3) == (7.0,) * 3
+    assert server.now.service_ms(1) == (22.0,) * 3, "never asked: the one before runs more stages"
 
 
 def test_slow_tenth_is_seen() -> None:
     server = ServerTimes()
     for index in range(20):
         server.observe(0, 0.0, 50.0 if index % 7 == 0 else 5.0)
-    typical, slow = server.now.typical_and_slow_ms(0)
-    assert (typical, slow) == (5.0, 50.0)
+    assert server.now.service_ms(0) == (5.0, 5.0, 50.0)
+
+
+def test_quick_tenth_is_seen() -> None:
+    """A queue that is mostly long is not always."""
+    server = ServerTimes()
+    for index in range(20):
+        server.observe(0, 0.0 if index % 7 == 0 else 60.0, 5.0)
+    assert server.now.service_ms(0) == (5.0, 65.0, 65.0)
 
 
 def test_what_was_known_does_not_change() -> None:
@@ -33,4 +40,4 @@ def test_what_was_known_does_not_change() -> None:
     server.observe(0, 1.0, 5.0)
     then = server.now
     server.observe(0, 9.0, 90.0)
-    assert then.typical_and_slow_ms(0) == (6.0, 6.0)
+    assert then.service_ms(0) == (6.0,) * 3

@@ -1,0 +1,92 @@
+"""Rows of devices that share a gateway: drawn, run and judged together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeexit.replay.contenders import FLOOR, OWN, contenders
+from edgeexit.replay.fleets import fleet_rows, made_by, quickest, row_oracle, row_runs, row_worlds
+from edgeexit.replay.links import unlimited, wifi_30
+from edgeexit.replay.oracles import Clairvoyance, Reservations, oracle
+from edgeexit.replay.pool import Fleet
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.scenarios import PI_4_MS, Board, GridRow, vit_tiny
+from edgeexit.replay.simulator import simulate_fleet
+from edgeexit.replay.study import run_study
+
+
+@pytest.fixture(scope="module")
+def rows(recording: Recording) -> list[GridRow]:
+    board = Board("pi", vit_tiny(recording, "pi", PI_4_MS))
+    return fleet_rows(board, quickest([wifi_30(), unlimited()]), frames=80)
+
+
+def test_the_quickest_links_come_first() -> None:
+    assert [link.name for link in quickest([wifi_30(), unlimited()])] == ["unlimited", "wifi-30"]
+
+
+def test_fleets_are_told_apart_and_share_out_the_frames(rows: list[GridRow]) -> None:
+    assert len({row.scenario.name for row in rows}) == len(rows)
+    assert all(row.fleet is not None and row.scenario.frames >= 80 for row in rows)
+
+
+def test_a_row_of_a_fleet_is_the_fleet_of_the_simulator(rows: list[GridRow], recording: Recording) -> None:
+    row, make = rows[0], contenders()[OWN]
+    assert row.fleet is not None
+    worlds = row_worlds(row, recording, (1, 2))
+    runs = row_runs(worlds, made_by(make), row.fleet)
+    alone = simulate_fleet(
+        row.scenario, recording, make, 2, devices=row.fleet.devices, workers=row.fleet.workers
+    )
+    assert len(runs) == 2 * row.fleet.devices
+    for one, other in zip(runs[row.fleet.devices :], alone, strict=True):
+        assert (one.value == other.value).all()
+
+
+def test_an_oracle_that_knows_the_queue_has_no_more_than_one_without_queue(
+    rows: list[GridRow], recording: Recording
+) -> None:
+    for row in rows:
+        worlds = row_worlds(row, recording, (1,))
+        queueing = row_oracle(worlds, row.fleet)
+        idle = [oracle(world, Clairvoyance.LATENCY, guarded=True) for world in worlds]
+        sent = np.mean([each.remote.mean() for each in queueing])
+        assert sent <= np.mean([each.remote.mean() for each in idle]) + 1e-9
+    # One device is never in its own way: frames stand further apart than a reply takes.
+    single = row_worlds(rows[0], recording, (1,))[:1]
+    assert (row_oracle(single, Fleet(1))[0].value == row_oracle(single, None)[0].value).all()
+
+
+def test_a_study_takes_fleets(rows: list[GridRow], recording: Recording) -> None:
+    made = contenders()
+    few = {name: made[name] for name in (OWN, FLOOR, "always-offload+fallback")}
+    figures = run_study(rows[:1], recording, seeds=(1,), more_seeds=(2,), policies=few, hindsight=False)[0]
+    assert figures.fleet == "4 on 1"
+    assert figures.seeds == 2
+    assert figures.frames == 2 * 4 * rows[0].scenario.frames
+    assert figures.late_network == 0
+    assert figures.floor < figures.own <= figures.oracle_correctness
+
+
+@given(
+    st.integers(1, 3),
+    st.lists(st.tuples(st.floats(0.0, 100.0), st.floats(0.1, 20.0)), max_size=25),
+)
+def test_no_worker_is_promised_twice(workers: int, requests: list[tuple[float, float]]) -> None:
+    reservations = Reservations(workers)
+    served: list[tuple[float, float]] = []
+    for arrived_ms, service_ms in requests:
+        start_ms = reservations.start_ms(arrived_ms, service_ms)
+        reservations.take(arrived_ms, service_ms)
+        assert start_ms >= arrived_ms
+        served.append((start_ms, start_ms + service_ms))
+    for start_ms, _ in served:
+        assert sum(begin <= start_ms < end for begin, end in served) <= workers
+
+
+def test_a_gateway_without_a_worker_is_refused() -> None:
+    with pytest.raises(ValueError, match="worker"):
+        Reservations(0)
