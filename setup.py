@@ -15,6 +15,8 @@ DEVICE = [
 ]
 # Verifying signatures; apart, because it is a tenth of what a board has to install.
 TRUST = ["cryptography>=42"]
+# Payloads that are compressed on their way; Python has it from 3.14 on.
+ZSTD = ["backports.zstd>=1; python_version<'3.14'"]
 # tomli-w writes the configuration that a demo or a flash gives to a board.
 DEPLOY = ["asyncssh>=2.18", "tomli-w>=1"]
 REPORT = ["matplotlib>=3.8"]
@@ -52,12 +54,13 @@ setup(
         "gateway": [*DEVICE, *TRUST],
         "trust": TRUST,
         "broker": BROKER,
+        "zstd": ZSTD,
         "video": VIDEO,
         "deploy": [*DEPLOY, *TRUST],
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
         "models": [*MODELS, *CONVERT, *DEVICE],
-        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *DEV],
+        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *ZSTD, *DEV],
     },
     entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
 )

@@ -108,6 +108,8 @@ class _Checker:
         for i, codec in enumerate(boundary.codecs):
             # A codec that enlarges a boundary beyond its raw form and some framing is a mistake.
             self._within(codec.payload_bytes, 1, 2 * raw_bytes + 4096, f"{field}.codecs[{i}].payload_bytes")
+            if not isinstance(codec.p95_bytes, UnsetType):
+                self._within(codec.p95_bytes, 1, 2 * raw_bytes + 4096, f"{field}.codecs[{i}].p95_bytes")
             self._fraction(abs(codec.quality_cost), f"{field}.codecs[{i}].quality_cost")
 
     def _spec(self, spec: TensorSpec, field: str) -> None:

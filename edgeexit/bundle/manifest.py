@@ -22,7 +22,24 @@ ITEM_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1,
 Task = Literal["classification", "regression"]
 Precision = Literal["f32", "f16", "int8"]
 Format = Literal["tflite", "onnx"]
-CodecName = Literal["raw", "f16", "int8", "u8"]
+# The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts.
+CodecName = Literal[
+    "raw",
+    "f16",
+    "int8",
+    "u8",
+    "int8-token",
+    "int8-channel",
+    "int4",
+    "int4-token",
+    "int4-channel",
+    "u8-zstd",
+    "int8-zstd",
+    "int4-zstd",
+    "jpeg95",
+    "jpeg85",
+    "jpeg70",
+]
 
 
 class _Noun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,13 +70,16 @@ class TensorSpec(_Noun, frozen=True):
 class BoundaryCodec(_Noun, frozen=True):
     """One way of sending a boundary, and what it costs.
 
-    Units: payload_bytes, all tensors together; quality_cost, fraction of answers lost (0 = lossless),
-    measured on the calibration split at the last exit.
+    Units: payload_bytes, all tensors together, the mean on the calibration split where the size depends
+    on the values; p95_bytes, what 95 of 100 payloads do not exceed, UNSET where all are of one size;
+    quality_cost, fraction of answers lost (0 = lossless), measured on the calibration split at the last
+    exit.
     """
 
     codec: CodecName
     payload_bytes: int
     quality_cost: float
+    p95_bytes: int | UnsetType = UNSET
 
 
 class Boundary(_Noun, frozen=True):

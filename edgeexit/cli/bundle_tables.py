@@ -82,7 +82,10 @@ def _boundaries(manifest: Manifest) -> Table:
         for row, codec in enumerate(boundary.codecs):
             tensors = ", ".join(str(tensor) for tensor in boundary.tensors)
             first = (str(index), tensors) if row == 0 else ("", "")
-            table.add_row(*first, codec.codec, f"{codec.payload_bytes:,}", f"{codec.quality_cost:.4f}")
+            size = f"{codec.payload_bytes:,}"
+            if not isinstance(codec.p95_bytes, UnsetType):
+                size = f"mean {size}, p95 {codec.p95_bytes:,}"
+            table.add_row(*first, codec.codec, size, f"{codec.quality_cost:.4f}")
     return table
 
 

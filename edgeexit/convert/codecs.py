@@ -1,34 +1,55 @@
 """Step 7: what each way of sending a boundary weighs, and what it costs.
 
 Requires: f32 stage files, and a subset of the calibration set.
-Ensures: the bytes of a whole request frame, and the quality lost at the last exit by each codec.
+Ensures: the bytes of a whole request frame, as a distribution where they vary, and the quality lost at the
+last exit by each codec.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import BoundaryCodec, CodecName, Task
+from edgeexit.bundle.manifest import BoundaryCodec, CodecName, Task, TensorSpec
 from edgeexit.convert.accuracy import answers_of, quality
 from edgeexit.convert.lowered import LoweredStage, open_chain
 from edgeexit.convert.parallel import for_each
-from edgeexit.convert.plan import network_input
+from edgeexit.convert.plan import PLAIN_CODECS, network_input
 from edgeexit.convert.slicing import Arrays, SlicedStage
 from edgeexit.models.protocol import IMAGE
-from edgeexit.transport.codecs import decode_tensors, encode_tensors, payload_bytes
+from edgeexit.transport.codecs import (
+    abilities_for,
+    codec_name,
+    decode_tensors,
+    encode_tensors,
+    payload_bytes,
+    sent_bytes,
+    size_varies,
+)
+from edgeexit.transport.storage import require_abilities
 
 # 8-bit images are what cameras give: u8 loses nothing there. Deeper tensors have no such grid.
-INPUT_CODECS: tuple[CodecName, ...] = ("raw", "u8")
-HIDDEN_CODECS: tuple[CodecName, ...] = ("raw", "f16", "int8")
+INPUT_CODECS: tuple[CodecName, ...] = ("raw", "u8", "u8-zstd", "jpeg95", "jpeg85", "jpeg70")
+HIDDEN_CODECS: tuple[CodecName, ...] = (
+    *("raw", "f16", "int8", "int8-token", "int8-channel", "int8-zstd"),
+    *("int4", "int4-token", "int4-channel", "int4-zstd"),
+)
+
+# Compression that saves less is not offered: it costs time at both ends, and every option costs the policy
+# time at every decision. A device then weighs bytes against the encoding time that it measures.
+COMPRESSED_BELOW = 0.9
+
+_COMPRESSED = "-zstd"
 
 
-def codecs_of(boundary: int) -> tuple[CodecName, ...]:
-    """The codecs offered for a boundary."""
-    return INPUT_CODECS if boundary == 0 else HIDDEN_CODECS
+def codecs_of(boundary: int, wanted: Sequence[CodecName]) -> tuple[CodecName, ...]:
+    """Those of the wanted codecs that suit a boundary."""
+    suited = INPUT_CODECS if boundary == 0 else HIDDEN_CODECS
+    return tuple(codec for codec in suited if codec in wanted)
 
 
 def measure_codecs(
@@ -39,10 +60,11 @@ def measure_codecs(
     *,
     task: Task,
     error_scale: float,
+    wanted: Sequence[CodecName] = PLAIN_CODECS,
     workers: int | None = None,
     tell: Callable[[int], None] = lambda done: None,
 ) -> tuple[tuple[BoundaryCodec, ...], ...]:
-    """Every codec of every boundary; `tell` learns how many images are done.
+    """Every wanted codec of every boundary; `tell` learns how many images are done.
 
     A codec is measured where it matters: the gateway decodes the boundary and runs all stages behind
     it. A gain by chance counts as no cost.
@@ -50,9 +72,14 @@ def measure_codecs(
     Raises: LoweringError, MissingExtra, RunnerError.
     """
     width = stages[-1].output.shape[1]
-    offered = [(b, codec) for b in range(len(stages)) for codec in codecs_of(b)]
+    offered = [(b, codec) for b in range(len(stages)) for codec in codecs_of(b, wanted)]
+    require_abilities(
+        frozenset().union(*(abilities_for(codec) for _, codec in offered)), needed_for="measuring codecs"
+    )
     # Raw loses nothing, so raw's answers are those of the untouched chain.
-    answers = {key: np.empty((1, len(images), width), dtype=np.float32) for key in offered}
+    lossy = dict.fromkeys((b, _uncompressed(codec)) for b, codec in offered)
+    answers = {key: np.empty((1, len(images), width), dtype=np.float32) for key in lossy}
+    sizes = {(b, codec): np.empty(len(images)) for b, codec in offered if size_varies(codec)}
 
     def measure(chain: tuple[LoweredStage, ...], i: int) -> None:
         states: list[Arrays] = [{IMAGE: network_input(images[i])[None]}]  # C H W -> 1 C H W
@@ -60,12 +87,14 @@ def measure_codecs(
             outputs = lowered.run(states[-1])
             answer = outputs.pop(lowered.output_name)[0]
             states.append(outputs)
-        for b, codec in offered:
+        for b, codec in lossy:
             if codec == "raw":
                 answers[b, codec][0, i] = answer
             else:
                 received = decode_tensors(encode_tensors(states[b], codec), stages[b].inputs)
                 answers[b, codec][0, i] = _answer(chain[b:], received)
+        for b, codec in sizes:
+            sizes[b, codec][i] = sent_bytes(encode_tensors(states[b], codec))
 
     for_each(len(images), lambda: open_chain(models, stages), measure, workers=workers, tell=tell)
     means = {
@@ -75,15 +104,34 @@ def measure_codecs(
     best = means[0, "raw"]
     return tuple(
         tuple(
-            BoundaryCodec(
-                codec=codec,
-                payload_bytes=payload_bytes(stages[b].inputs, codec),
-                quality_cost=max(0.0, best - means[b, codec]),
+            measured
+            for codec in codecs_of(b, wanted)
+            for measured in _offer(
+                stages[b].inputs, codec, best - means[b, _uncompressed(codec)], sizes.get((b, codec))
             )
-            for codec in codecs_of(b)
         )
         for b in range(len(stages))
     )
+
+
+def _offer(
+    specs: Sequence[TensorSpec], codec: CodecName, cost: float, sizes: NDArray[np.float64] | None
+) -> tuple[BoundaryCodec, ...]:
+    """One codec as the manifest has it; none where compression is not worth its time. Shapes: sizes (n,)."""
+    cost = max(0.0, cost)
+    if sizes is None:
+        size_bytes = payload_bytes(specs, codec)
+        return (BoundaryCodec(codec=codec, payload_bytes=size_bytes, quality_cost=cost),)
+    mean_bytes, p95_bytes = ceil(sizes.mean()), ceil(np.quantile(sizes, 0.95))
+    plain = _uncompressed(codec)
+    if plain != codec and mean_bytes > COMPRESSED_BELOW * payload_bytes(specs, plain):
+        return ()
+    return (BoundaryCodec(codec=codec, payload_bytes=mean_bytes, quality_cost=cost, p95_bytes=p95_bytes),)
+
+
+def _uncompressed(codec: CodecName) -> CodecName:
+    """The codec that gives the same values; itself where it compresses nothing."""
+    return codec_name(codec.removesuffix(_COMPRESSED))
 
 
 def _answer(chain: Sequence[LoweredStage], tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:

@@ -162,6 +162,7 @@ def _codecs(
             calibration.targets[subset],
             task=plan.task,
             error_scale=plan.quality_scale,
+            wanted=plan.codecs,
             workers=plan.workers,
             tell=tell,
         )

@@ -30,7 +30,9 @@ _DECISIVE_FILES = (
     "decide/calibration.py",
     "decide/evidence.py",
     "decide/risk.py",
+    "transport/affine.py",
     "transport/codecs.py",
+    "transport/storage.py",
 )
 
 _REPORT_CAP_BYTES = 16 * 2**20

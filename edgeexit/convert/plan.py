@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import Precision, Task
+from edgeexit.bundle.manifest import CodecName, Precision, Task
 from edgeexit.errors import ConfigError, DataError
 
 # What a manifest takes: refused here, before anything is lowered, and not when all is done.
@@ -22,6 +22,10 @@ SAME_VALUE = 0.1
 
 # What a board verifies a stage with; fewer would leave a broken kernel unseen.
 LEAST_GOLDEN = 8
+
+# What every gateway understands with no library; the rest is for those who ask, because each codec of each
+# boundary lengthens the conversion and every decision of a policy.
+PLAIN_CODECS: tuple[CodecName, ...] = ("raw", "u8", "f16", "int8")
 
 
 class LabelledSet(Protocol):
@@ -68,6 +72,7 @@ class ConversionPlan:
     `network` names architecture and size, `dataset` what calibrated it, `licence` what covers the
     weights; `recipe_sha256` is the digest of the recipe's own file, where one made the plan.
     `variants` always begins with f32, the one that parity is proven on.
+    `codecs` are the ways of sending a boundary that are measured, each where it suits; raw is one of them.
     `risk_epsilons` are the accuracy drops for which early-exit thresholds are certified,
     `inconsistency_epsilons` the shares of early answers that are not the last exit's; with
     `inconsistency_tolerance`, regression only, values are the same answer up to this difference.
@@ -85,6 +90,7 @@ class ConversionPlan:
     checkpoint_sha256: str | None = None
     recipe_sha256: str | None = None
     variants: tuple[Precision, ...] = ("f32", "int8")
+    codecs: tuple[CodecName, ...] = PLAIN_CODECS
     tolerances: Tolerances = Tolerances()
     # Parity is a property of arithmetic, not of data: a few real inputs show it.
     parity_samples: int = 16
@@ -113,6 +119,8 @@ class ConversionPlan:
             ("labels", not all(map(_is_text, self.labels)), "each is one printable line"),
             ("variants", self.variants[:1] != ("f32",), "f32 comes first: parity is proven on it"),
             ("variants", len(set(self.variants)) != len(self.variants), "each is named once"),
+            ("codecs", not set(self.codecs) <= set(get_args(CodecName)), "one of them is unknown"),
+            ("codecs", "raw" not in self.codecs, "raw is one of them: the others are held against it"),
             ("risk_epsilons", not all(0.0 < e < 1.0 for e in self.risk_epsilons), "they lie between 0 and 1"),
             (
                 "inconsistency_epsilons",

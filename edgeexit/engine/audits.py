@@ -21,6 +21,7 @@ from edgeexit.decide.learner import Audited, Observation
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.errors import EdgeExitError, OffloadError
 from edgeexit.runner.protocol import Tensor, Tensors
+from edgeexit.transport.codecs import abilities_for
 from edgeexit.transport.protocol import Clock, OffloadReply, OffloadRequest, Transport
 
 # A gateway gets this long for an audit: nobody waits for it, but a place in the credit window does.
@@ -242,11 +243,15 @@ class Audits:
 def audit_options(boundaries: Sequence[Boundary]) -> tuple[OffloadOption, ...]:
     """How each boundary is sent for an audit: the smallest codec that changes no answer.
 
-    A codec that does would be taken for drift; where every one does, the least harmful is used.
+    A codec that does would be taken for drift; where every one does, the least harmful is used. Only codecs
+    that every gateway knows: an audit must not fail for want of a library there.
     """
     options: list[OffloadOption] = []
     for index, boundary in enumerate(boundaries):
-        codec = min(boundary.codecs, key=lambda each: (max(0.0, each.quality_cost), each.payload_bytes))
+        known = [each for each in boundary.codecs if not abilities_for(each.codec)]
+        codec = min(
+            known or boundary.codecs, key=lambda each: (max(0.0, each.quality_cost), each.payload_bytes)
+        )
         options.append(
             OffloadOption(index, codec.codec, codec.payload_bytes, quality_cost=codec.quality_cost)
         )

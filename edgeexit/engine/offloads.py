@@ -22,7 +22,9 @@ from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.frame import Finding, OpenFrame
 from edgeexit.errors import EdgeExitError, OffloadError
 from edgeexit.runner.protocol import Tensor
+from edgeexit.transport.codecs import abilities_for
 from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong, Transport
+from edgeexit.transport.storage import abilities
 
 Tell = Callable[[Observation, float], None]
 """Where a policy that learns is told what was observed, and when (ms)."""
@@ -90,6 +92,14 @@ class Offloads:
             ]
             for index, boundary in enumerate(manifest.boundaries)
         ]
+        here = abilities()
+        self._needed: dict[str, frozenset[str]] = {
+            codec.codec: abilities_for(codec.codec)
+            for boundary in manifest.boundaries
+            for codec in boundary.codecs
+        }
+        # What this device cannot pack is no option, whoever is at the other end.
+        self._unsendable = {codec for codec, needed in self._needed.items() if not needed <= here}
         self._tokens = 0
         self._landed: deque[Flight | _ProbeEnd] = deque()
         self._unsettled: list[Flight] = []
@@ -142,8 +152,13 @@ class Offloads:
             option
             for boundary in boundaries
             for option in self._options[boundary]
-            if option.payload_bytes <= cap_bytes
+            if option.payload_bytes <= cap_bytes and self._may_send(option.codec)
         )
+
+    def _may_send(self, codec: str) -> bool:
+        """Whether this device can pack it, and a gateway in reach unpack it."""
+        there = self._status.abilities
+        return codec not in self._unsendable and (there is None or self._needed[codec] <= there)
 
     def send(
         self, frame: OpenFrame, option: OffloadOption, tensors: Mapping[str, Tensor], left_ms: float

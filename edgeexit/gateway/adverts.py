@@ -8,6 +8,7 @@ import msgspec
 
 from edgeexit.gateway.service import Load
 from edgeexit.transport.adverts import ADVERT_CAP_BYTES, Advert, GatewayState, encode_advert
+from edgeexit.transport.storage import abilities
 
 
 class Advertiser:
@@ -27,6 +28,7 @@ class Advertiser:
             bundles=load.bundles,
             queue_depth=load.queue_depth,
             free_slots=load.free_slots,
+            unpacks=tuple(sorted(abilities())),
         )
         data = encode_advert(whole)
         while len(data) > ADVERT_CAP_BYTES and whole.bundles:

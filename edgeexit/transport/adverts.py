@@ -18,6 +18,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 _Stage = Annotated[int, msgspec.Meta(ge=0, lt=256)]
 _Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Digest12 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{12}$")]
+_Ability = Annotated[str, msgspec.Meta(max_length=32)]
 _BootId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 
 
@@ -37,13 +38,15 @@ class Advert(msgspec.Struct, frozen=True, kw_only=True):
     """How a gateway is. Fields of later versions are ignored.
 
     `boot_id` is 16 hex digits drawn at each start and `sequence` rises with each advert, so that a
-    delayed will or advert cannot bury a newer one.
+    delayed will or advert cannot bury a newer one. `unpacks` names what tensors may be packed with on their
+    way there, as `edgeexit.transport.storage` has it; a gateway that names nothing takes them unpacked.
     """
 
     state: GatewayState
     boot_id: _BootId
     sequence: _Count = 0
     bundles: Annotated[tuple[BundleAdvert, ...], msgspec.Meta(max_length=256)] = ()
+    unpacks: Annotated[tuple[_Ability, ...], msgspec.Meta(max_length=32)] = ()
     queue_depth: _Count = 0
     free_slots: _Count = 0
 

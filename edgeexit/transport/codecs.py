@@ -1,9 +1,13 @@
 """Codecs: how the tensors of a boundary travel, and how they come back.
 
-raw   as they are
-f16   float32 as float16
-int8  float32 as 8 bits, affine, one scale and zero point a tensor
-u8    values from 0 to 1 as 8 bits: lossless for pixels that were bytes divided by 255
+raw    as they are
+f16    float32 as float16
+int8   float32 as 8 bits, affine, one scale and zero point a tensor; int8-token, int8-channel: one of each
+       for every token or channel
+int4   the same with 4 bits, two values a byte
+u8     values from 0 to 1 as 8 bits: lossless for pixels that were bytes divided by 255
+-zstd  compressed on top of that, without further loss, where it makes fewer bytes
+jpeg95 images from 0 to 1 as JPEG files of quality 95
 
 Tensors that are not float32 always travel raw.
 """
@@ -11,7 +15,8 @@ Tensors that are not float32 always travel raw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +24,9 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import CodecName, TensorSpec
 from edgeexit.errors import WireError
 from edgeexit.transport import wire
+from edgeexit.transport.affine import Per, affine, axis_of
 from edgeexit.transport.protocol import Tensor
+from edgeexit.transport.storage import JPEG, NIBBLES, ZSTD, Storage, jpeg_cap_bytes, store, write_jpeg
 from edgeexit.transport.wire import Header, Kind, WireTensor
 
 _F32 = np.dtype(np.float32)
@@ -33,7 +40,43 @@ _F16_MAX = np.float32(65504.0)
 _UNIT_SCALE = 1.0 / 255.0
 
 _WIRE_DTYPE: dict[str, str] = {"float32": "f4", "float16": "f2", "int8": "i1", "uint8": "u1", "int32": "i4"}
-_CODED_DTYPE: dict[CodecName, str] = {"raw": "f4", "f16": "f2", "int8": "i1", "u8": "u1"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Coding:
+    """What a codec does to a float32 tensor. `quality` is that of JPEG, None without."""
+
+    dtype: Literal["f4", "f2", "i1", "u1"]
+    bits: int = 8
+    per: Per = "tensor"
+    zstd: bool = False
+    quality: int | None = None
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What sender and receiver must be able to do."""
+        needed = {NIBBLES} if self.bits == 4 else set()
+        needed |= {ZSTD} if self.zstd else set()
+        return frozenset(needed | ({JPEG} if self.quality is not None else set()))
+
+
+_CODINGS: dict[CodecName, _Coding] = {
+    "raw": _Coding("f4"),
+    "f16": _Coding("f2"),
+    "int8": _Coding("i1"),
+    "u8": _Coding("u1"),
+    "int8-token": _Coding("i1", per="token"),
+    "int8-channel": _Coding("i1", per="channel"),
+    "int4": _Coding("i1", bits=4),
+    "int4-token": _Coding("i1", bits=4, per="token"),
+    "int4-channel": _Coding("i1", bits=4, per="channel"),
+    "u8-zstd": _Coding("u1", zstd=True),
+    "int8-zstd": _Coding("i1", zstd=True),
+    "int4-zstd": _Coding("i1", bits=4, zstd=True),
+    "jpeg95": _Coding("u1", quality=95),
+    "jpeg85": _Coding("u1", quality=85),
+    "jpeg70": _Coding("u1", quality=70),
+}
 
 
 def codec_name(text: str) -> CodecName:
@@ -45,12 +88,28 @@ def codec_name(text: str) -> CodecName:
     raise WireError(f"codec {text[:16]!r} is unknown")
 
 
+def abilities_for(codec: str) -> frozenset[str]:
+    """What both ends must be able to do for this codec; every version and gateway knows those of none.
+
+    Raises: WireError for a name that is no codec.
+    """
+    return _CODINGS[codec_name(codec)].abilities
+
+
+def size_varies(codec: CodecName) -> bool:
+    """Whether the size of a payload depends on its values."""
+    coding = _CODINGS[codec]
+    return coding.zstd or coding.quality is not None
+
+
 def encode_tensors(tensors: Mapping[str, Tensor], codec: CodecName) -> tuple[WireTensor, ...]:
     """The tensors as they travel.
 
-    Raises: WireError for values that are not finite under int8 and u8, and for types that do not travel.
+    Raises: WireError for values that are not finite where the codec has none such, for types that do not
+    travel, for what is no image under JPEG, and where a library that the codec needs is not installed.
     """
-    return tuple(_encode(name, tensor, codec) for name, tensor in tensors.items())
+    coding = _CODINGS[codec]
+    return tuple(_encode(name, tensor, codec, coding, len(tensors)) for name, tensor in tensors.items())
 
 
 def decode_tensors(received: Sequence[WireTensor], specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
@@ -65,12 +124,21 @@ def decode_tensors(received: Sequence[WireTensor], specs: Sequence[TensorSpec]) 
 
 
 def payload_bytes(specs: Sequence[TensorSpec], codec: CodecName) -> int:
-    """Size of a request frame with these tensors, header included.
+    """Size of a request frame with these tensors, header included; the most there is where sizes vary.
 
     Numbers in the header take one byte or a few more; the size given here is for long ones (frames up
-    to 2**32), so that the true frame is never larger and at most 16 bytes smaller.
+    to 2**32), so that the true frame is never larger, and where sizes do not vary at most 16 bytes and one
+    for each scale smaller.
     """
-    described = tuple(_describe(spec, codec) for spec in specs)
+    return _frame_bytes([_describe(spec, _CODINGS[codec], len(specs)) for spec in specs])
+
+
+def sent_bytes(tensors: Sequence[WireTensor]) -> int:
+    """Size of a request frame with just these encoded tensors; as exact as `payload_bytes`."""
+    return _frame_bytes([tensor.header for tensor in tensors])
+
+
+def _frame_bytes(described: Sequence[wire.TensorHeader]) -> int:
     header = Header(
         kind=Kind.REQUEST,
         request_id=bytes(wire.REQUEST_ID_BYTES),
@@ -83,40 +151,43 @@ def payload_bytes(specs: Sequence[TensorSpec], codec: CodecName) -> int:
     return wire.size_bytes(header, described)
 
 
-def _encode(name: str, tensor: Tensor, codec: CodecName) -> WireTensor:
-    if tensor.dtype != _F32 or codec == "raw":
+def _encode(name: str, tensor: Tensor, codec: CodecName, coding: _Coding, tensors: int) -> WireTensor:
+    if tensor.dtype != _F32 or coding.dtype == "f4":
         return WireTensor.of(name, tensor)
     values: NDArray[np.float32] = tensor.astype(np.float32, copy=False)
-    if codec == "f16":
+    if coding.dtype == "f2":
         return WireTensor(name, "f2", np.clip(values, -_F16_MAX, _F16_MAX).astype(np.float16))
     low, high = float(values.min()), float(values.max())
     # Written so that NaN fails too.
     if not (low > -_RANGE_CAP and high < _RANGE_CAP):
         raise WireError(f"tensor {name}: values that are not finite cannot travel as {codec}")
-    if codec == "u8":
+    if coding.dtype == "u1":
         scaled = values * np.float32(255.0)
         if low < 0.0 or high > 1.0:
             np.clip(scaled, 0.0, 255.0, out=scaled)
         np.rint(scaled, out=scaled)
-        return WireTensor(name, "u1", scaled.astype(np.uint8), (_UNIT_SCALE,), (0,))
-    return _affine(name, values, min(low, 0.0), max(high, 0.0))
-
-
-def _affine(name: str, values: NDArray[np.float32], low: float, high: float) -> WireTensor:
-    """Zero is always representable: attention masks and ReLU outputs are full of exact zeros."""
-    # The smallest normal float32 keeps the quotient finite where a tensor holds next to nothing.
-    scale = max((high - low) / 255.0, float(np.finfo(np.float32).tiny))
-    zero_point = max(-128, min(127, round(-128.0 - low / scale)))
-    coded = values * np.float32(1.0 / scale)
-    coded += np.float32(zero_point)
-    np.rint(coded, out=coded)
-    np.clip(coded, -128.0, 127.0, out=coded)
-    return WireTensor(name, "i1", coded.astype(np.int8), (scale,), (zero_point,))
+        pixels = scaled.astype(np.uint8)
+        coded = WireTensor(name, "u1", pixels, (_UNIT_SCALE,), (0,))
+        if coding.quality is not None:
+            file = write_jpeg(pixels, coding.quality)
+            return replace(coded, data=file, storage=Storage.JPEG, packed_shape=pixels.shape)
+    else:
+        found = affine(values, coding.bits, axis_of(values.shape, coding.per, tensors))
+        coded = WireTensor(name, "i1", found.codes, found.scale, found.zero_point, found.axis)
+    if not coding.zstd and coding.bits == 8:
+        return coded
+    storage, stored = store(coded.data, zstd=coding.zstd, nibbles=coding.bits == 4)
+    if storage is Storage.PLAIN:
+        return coded
+    return replace(coded, data=stored, storage=storage, packed_shape=values.shape)
 
 
 def _decode(tensor: WireTensor, spec: TensorSpec) -> Tensor:
-    if tensor.data.shape != spec.shape:
-        raise WireError(f"tensor {spec.name}: {list(tensor.data.shape)}, expected {list(spec.shape)}")
+    if tensor.shape != spec.shape:
+        raise WireError(f"tensor {spec.name}: {list(tensor.shape)}, expected {list(spec.shape)}")
+    if tensor.storage is not Storage.PLAIN:
+        # Only now, when it is known to be wanted.
+        tensor = replace(tensor, data=tensor.values(), storage=Storage.PLAIN, packed_shape=())
     if not tensor.scale and tensor.dtype == _WIRE_DTYPE[spec.dtype]:
         return tensor.data
     if spec.dtype != "float32":
@@ -148,17 +219,28 @@ def _dequantize(tensor: WireTensor) -> NDArray[np.float32]:
     return values
 
 
-def _describe(spec: TensorSpec, codec: CodecName) -> wire.TensorHeader:
+def _describe(spec: TensorSpec, coding: _Coding, tensors: int) -> wire.TensorHeader:
     coded = spec.dtype == "float32"
-    dtype = _CODED_DTYPE[codec] if coded else _WIRE_DTYPE[spec.dtype]
-    size_bytes = spec.size * wire.WIRE_DTYPES[dtype].itemsize
-    scaled = coded and codec in ("int8", "u8")
+    dtype = coding.dtype if coded else _WIRE_DTYPE[spec.dtype]
+    raw_bytes = stored_bytes = spec.size * wire.WIRE_DTYPES[dtype].itemsize
+    storage, scales, axis = Storage.PLAIN, 0, None
+    if coded and dtype in ("i1", "u1"):
+        scales = 1
+        axis = axis_of(spec.shape, coding.per, tensors)
+        if axis is not None:
+            scales = spec.shape[axis]
+        if coding.bits == 4:
+            storage, stored_bytes = Storage.NIBBLES, (raw_bytes + 1) // 2
+        elif coding.quality is not None:
+            storage, stored_bytes = Storage.JPEG, jpeg_cap_bytes(raw_bytes)
     return wire.TensorHeader(
         name=spec.name,
         dtype=dtype,
         shape=spec.shape,
-        raw_bytes=size_bytes,
-        stored_bytes=size_bytes,
-        scale=(1.0,) if scaled else (),
-        zero_point=(-128,) if scaled else (),
+        raw_bytes=raw_bytes,
+        stored_bytes=stored_bytes,
+        codec=int(storage),
+        scale=(1.0,) * scales,
+        zero_point=(-128 if coding.bits == 8 else -8,) * scales,
+        axis=axis,
     )

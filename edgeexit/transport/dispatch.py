@@ -111,10 +111,17 @@ class Dispatch:
             return False
 
     def choose(
-        self, digest12: str, first_stage: int, last_stage: int, under_way: Sequence[str] = ()
+        self,
+        digest12: str,
+        first_stage: int,
+        last_stage: int,
+        under_way: Sequence[str] = (),
+        *,
+        needed: frozenset[str] = frozenset(),
     ) -> str | None:
         """The gateway for a request; None when none would take it.
 
+        `needed` is what the gateway must be able to unpack.
         `under_way` names, once a request, where this device's own unanswered requests are: the adverts
         do not show them yet.
         """
@@ -124,6 +131,7 @@ class Dispatch:
                 name
                 for name, gateway in self._gateways.items()
                 if self._takes(gateway, digest12, first_stage, last_stage, now_ms)
+                and needed.issubset(gateway.advert.unpacks)
             ]
             if len(able) < 2:
                 return able[0] if able else None
@@ -142,6 +150,18 @@ class Dispatch:
             return sum(
                 self._takes(gateway, digest12, last_stage, last_stage, now_ms)
                 for gateway in self._gateways.values()
+            )
+
+    def abilities(self, digest12: str, last_stage: int) -> frozenset[str]:
+        """What at least one gateway can unpack that would take a whole run of this bundle now."""
+        with self._lock:
+            now_ms = self._clock()
+            return frozenset().union(
+                *(
+                    gateway.advert.unpacks
+                    for gateway in self._gateways.values()
+                    if self._takes(gateway, digest12, last_stage, last_stage, now_ms)
+                )
             )
 
     def heard(self, digest12: str) -> bool:

@@ -15,6 +15,7 @@ from edgeexit.errors import BrokerError, LinkDown, NoCredit, OffloadError, WireE
 from edgeexit.transport import frames, topics
 from edgeexit.transport.address import BrokerAddress, Credentials
 from edgeexit.transport.adverts import decode_advert
+from edgeexit.transport.codecs import abilities_for
 from edgeexit.transport.dispatch import FRESH_MS, Dispatch
 from edgeexit.transport.exchange import BOOT_ID_BYTES, Counters, Exchange, Fate, Outcome, ServedBundle
 from edgeexit.transport.mqtt import (
@@ -142,6 +143,7 @@ class MqttTransport:
             in_flight=requests,
             in_flight_bytes=max(held_bytes, self._connection.backlog_bytes),
             largest_payload_bytes=self._connection.largest_payload_bytes,
+            abilities=self._abilities() if gateways else frozenset(),
         )
 
     def submit(self, request: OffloadRequest) -> Future[OffloadReply]:
@@ -152,10 +154,16 @@ class MqttTransport:
         if not self._connection.is_up:
             raise LinkDown("not connected to the broker")
         digest12 = topics.digest12(request.bundle_digest)
+        needed = abilities_for(request.codec)
         gateway = self._dispatch.choose(
-            digest12, request.boundary, self._bundle.stage_count - 1, self._exchange.under_way()
+            digest12,
+            request.boundary,
+            self._bundle.stage_count - 1,
+            self._exchange.under_way(),
+            needed=needed,
         )
-        if gateway is None and not self._may_use_pool(digest12):
+        # Nobody has said what the gateways of the pool can unpack.
+        if gateway is None and (needed or not self._may_use_pool(digest12)):
             raise LinkDown(f"no gateway takes stage {request.boundary} of bundle {digest12}")
         # Requests past their deadline hold no credit, but their bytes may still wait for a slow link.
         backlog_bytes = self._connection.backlog_bytes
@@ -195,6 +203,9 @@ class MqttTransport:
 
     def _usable(self) -> int:
         return self._dispatch.usable(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)
+
+    def _abilities(self) -> frozenset[str]:
+        return self._dispatch.abilities(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)
 
     def _ping(self, gateway: str, payload_bytes: int) -> Future[Pong]:
         topic = topics.gateway_infer(gateway, self._bundle.digest, 0)

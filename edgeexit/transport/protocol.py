@@ -53,7 +53,8 @@ class OffloadReply:
 class LinkStatus:
     """How the transport stands now.
 
-    Units: largest_payload_bytes, what fits in one message.
+    `abilities` are what payloads may be packed with, because some gateway in reach can unpack it; None
+    where that sets no limit. Units: largest_payload_bytes, what fits in one message.
     """
 
     up: bool
@@ -61,6 +62,7 @@ class LinkStatus:
     in_flight: int
     in_flight_bytes: int
     largest_payload_bytes: int
+    abilities: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgeexit.errors import WireError
 from edgeexit.transport.protocol import Tensor
 from edgeexit.transport.status import Status
+from edgeexit.transport.storage import Storage, restore, storage_of
 
 MAGIC = b"EEXF"
 VERSION = 1
@@ -95,7 +96,7 @@ _Stage = Annotated[int, msgspec.Meta(ge=0, lt=256)]
 class TensorHeader(msgspec.Struct, array_like=True, frozen=True):
     """How one tensor lies in the frame. New fields are only ever appended.
 
-    `codec` names a compression; 0, none, is the one this version knows.
+    `codec` is the number of a `Storage`. Units: raw_bytes, of the values; stored_bytes, in this frame.
     """
 
     name: _Name
@@ -139,7 +140,8 @@ class WireTensor:
     """One tensor as it travels.
 
     Where `scale` is given, value = (stored - zero_point) * scale: one scale for the whole tensor, or,
-    with `axis`, one for each index along it. A bf16 tensor is held as its 16 bits.
+    with `axis`, one for each index along it. A bf16 tensor is held as its 16 bits. Where `storage` is not
+    PLAIN, `data` are the stored bytes (n,), and `packed_shape` is the shape of what they hold.
     """
 
     name: str
@@ -148,6 +150,36 @@ class WireTensor:
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
     axis: int | None = None
+    storage: Storage = Storage.PLAIN
+    packed_shape: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the values, unpacked."""
+        return self.data.shape if self.storage is Storage.PLAIN else self.packed_shape
+
+    def values(self) -> Tensor:
+        """The values as their type, unpacked. Raises: WireError where the bytes are not what was declared."""
+        if self.storage is Storage.PLAIN:
+            return self.data
+        return restore(self.data, self.storage, WIRE_DTYPES[self.dtype], self.packed_shape)
+
+    @property
+    def header(self) -> TensorHeader:
+        """How it will lie in a frame. Raises: WireError for a type that does not travel."""
+        if self.dtype not in WIRE_DTYPES:
+            raise WireError(f"tensor {self.name}: type {self.dtype[:16]!r}")
+        return TensorHeader(
+            name=self.name,
+            dtype=self.dtype,
+            shape=self.shape,
+            raw_bytes=prod(self.shape) * WIRE_DTYPES[self.dtype].itemsize,
+            stored_bytes=self.data.nbytes,
+            codec=int(self.storage),
+            scale=self.scale,
+            zero_point=self.zero_point,
+            axis=self.axis,
+        )
 
     @classmethod
     def of(cls, name: str, data: Tensor) -> WireTensor:
@@ -188,19 +220,7 @@ def encode(header: Header, tensors: Sequence[WireTensor] = (), *, cap_bytes: int
     Raises: WireError when the receiver would refuse the frame.
     """
     arrays = [np.ascontiguousarray(tensor.data) for tensor in tensors]
-    described = tuple(
-        TensorHeader(
-            name=tensor.name,
-            dtype=tensor.dtype,
-            shape=tensor.data.shape,
-            raw_bytes=array.nbytes,
-            stored_bytes=array.nbytes,
-            scale=tensor.scale,
-            zero_point=tensor.zero_point,
-            axis=tensor.axis,
-        )
-        for tensor, array in zip(tensors, arrays, strict=True)
-    )
+    described = tuple(tensor.header for tensor in tensors)
     packed = _encoder.encode(msgspec.structs.replace(header, tensors=described))
     total_bytes = aligned(_PREFIX.size + len(packed)) + sum(aligned(array.nbytes) for array in arrays)
     if total_bytes > cap_bytes:
@@ -208,7 +228,7 @@ def encode(header: Header, tensors: Sequence[WireTensor] = (), *, cap_bytes: int
     _check_header_length(len(packed))
     _check_tensors(described, cap_bytes)
     for tensor, array in zip(tensors, arrays, strict=True):
-        if array.dtype != WIRE_DTYPES[tensor.dtype]:
+        if array.dtype != _held_as(tensor.dtype, tensor.storage):
             raise WireError(f"tensor {tensor.name}: {array.dtype} is not {tensor.dtype}")
     prefix = _PREFIX.pack(MAGIC, VERSION, 0, 0, len(packed), zlib.crc32(packed))
     parts: list[bytes | memoryview] = [prefix, packed, _padding(_PREFIX.size + len(packed))]
@@ -287,9 +307,12 @@ def _check_tensors(tensors: Sequence[TensorHeader], cap_bytes: int) -> None:
             raise WireError(f"tensor {tensor.name}: {tensor.raw_bytes} bytes do not fit its shape")
         if tensor.raw_bytes > cap_bytes:
             raise _too_large(tensor.raw_bytes, cap_bytes)
-        if tensor.codec != 0 or tensor.stored_bytes != tensor.raw_bytes:
-            raise WireError(f"tensor {tensor.name}: compression {tensor.codec} is unknown")
+        storage_of(tensor.codec, tensor.dtype, tensor.shape, tensor.raw_bytes, tensor.stored_bytes)
         _check_scale(tensor)
+    # Packed tensors are larger than the frame they came in: what they unpack to has the frame's cap too.
+    raw_bytes = sum(tensor.raw_bytes for tensor in tensors)
+    if raw_bytes > cap_bytes:
+        raise _too_large(raw_bytes, cap_bytes)
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise WireError("two tensors of one name")
 
@@ -309,17 +332,29 @@ def _check_scale(tensor: TensorHeader) -> None:
 
 
 def _view(data: bytes, offset: int, tensor: TensorHeader) -> WireTensor:
+    storage = Storage(tensor.codec)
+    plain = storage is Storage.PLAIN
     flat: NDArray[np.generic] = np.frombuffer(
-        data, dtype=WIRE_DTYPES[tensor.dtype], count=prod(tensor.shape), offset=offset
+        data,
+        dtype=_held_as(tensor.dtype, storage),
+        count=prod(tensor.shape) if plain else tensor.stored_bytes,
+        offset=offset,
     )
     return WireTensor(
         tensor.name,
         tensor.dtype,
-        flat.reshape(tensor.shape),  # (n,) → shape
+        flat.reshape(tensor.shape) if plain else flat,  # (n,) → shape
         tensor.scale,
         tensor.zero_point,
         tensor.axis,
+        storage,
+        () if plain else tensor.shape,
     )
+
+
+def _held_as(dtype: str, storage: Storage) -> np.dtype[np.generic]:
+    """What the data of a tensor is made of as long as it is stored."""
+    return WIRE_DTYPES[dtype if storage is Storage.PLAIN else "u1"]
 
 
 def _padding(size_bytes: int) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from edgeexit.bundle import open_bundle
+from edgeexit.bundle.manifest import CodecName
+from edgeexit.convert.codecs import COMPRESSED_BELOW
 from edgeexit.convert.conversion import convert
 from edgeexit.convert.key import conversion_key, data_digest, report_path, weights_digest
+from edgeexit.convert.plan import ConversionPlan, evenly
 from edgeexit.convert.report import ConversionReport, decode_report, render
 from edgeexit.convert.slicing import SlicedStage
+from edgeexit.errors import ConfigError
 from edgeexit.runner.litert import LiteRTRunner
 from edgeexit.runner.selection import open_verified
-from edgeexit.transport.codecs import encode_tensors
+from edgeexit.transport.codecs import codec_name, encode_tensors, sent_bytes, size_varies
 from edgeexit.transport.frames import request
 
 if TYPE_CHECKING:
@@ -151,6 +156,44 @@ def test_boundaries_weigh_what_they_weigh_on_the_wire(converted: Converted) -> N
                 tensors=encode_tensors(tensors, codec.codec),
             )
             assert 0 <= codec.payload_bytes - len(frame) <= 16
+
+
+def test_packed_codecs_state_the_sizes_that_real_images_have(converted: Converted, tmp_path: Path) -> None:
+    wanted: tuple[CodecName, ...] = get_args(CodecName)
+    plan = replace(converted.plan, variants=("f32",), codec_samples=24, codecs=wanted)
+    convert(
+        converted.network,
+        plan,
+        calibration=converted.calibration,
+        test=None,
+        out=tmp_path / "packed",
+        lowering=converted.lowering,
+    )
+    bundle = open_bundle(tmp_path / "packed")
+    offered = [{each.codec: each for each in b.codecs} for b in bundle.manifest.boundaries]
+    assert {"raw", "u8", "jpeg95", "jpeg70"} <= offered[0].keys()
+    assert {"raw", "f16", "int8", "int8-token", "int4", "int4-channel"} <= offered[1].keys()
+    for b, codecs in enumerate(offered):
+        for codec in codecs.values():
+            assert isinstance(codec.p95_bytes, int) == size_varies(codec.codec)
+            assert 0.0 <= codec.quality_cost <= 1.0
+            if codec.codec.endswith("-zstd"):
+                plain = codecs[codec_name(codec.codec.removesuffix("-zstd"))]
+                assert codec.quality_cost == plain.quality_cost
+                assert codec.payload_bytes <= COMPRESSED_BELOW * plain.payload_bytes
+        assert b == 0 or codecs["int4"].payload_bytes < codecs["int8"].payload_bytes
+    images = converted.calibration.images[evenly(256, 24)]
+    sizes = [
+        sent_bytes(encode_tensors({"image": image[None] / np.float32(255)}, "jpeg85")) for image in images
+    ]
+    told = offered[0]["jpeg85"]
+    assert told.payload_bytes == math.ceil(np.mean(sizes))
+    assert told.p95_bytes == math.ceil(np.quantile(sizes, 0.95))
+
+
+def test_codecs_of_a_plan_include_raw() -> None:
+    with pytest.raises(ConfigError, match="raw is one of them"):
+        ConversionPlan("n", "1.0.0", "x", "x", "MIT", ("a", "b"), codecs=("int8",))
 
 
 def test_pixels_lose_nothing_as_bytes_and_raw_loses_nothing_anywhere(converted: Converted) -> None:

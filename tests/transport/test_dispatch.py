@@ -44,6 +44,7 @@ class Field:
         queue_depth: int = 0,
         retained: bool = False,
         sequence: int | None = None,
+        unpacks: tuple[str, ...] = (),
     ) -> bool:
         self.sequence += 1
         advert = Advert(
@@ -52,6 +53,7 @@ class Field:
             sequence=self.sequence if sequence is None else sequence,
             bundles=(BundleAdvert(digest12=bundle, stages=stages, service_ms=(service_ms,) * len(stages)),),
             queue_depth=queue_depth,
+            unpacks=unpacks,
         )
         return self.table.hear(gateway, advert, retained=retained)
 
@@ -285,3 +287,15 @@ def test_adverts_without_service_times_are_tried(field: Field) -> None:
     field.advert("known")
     assert field.choose() == "new"
     assert msgspec.structs.replace(advert, sequence=1).serving
+
+
+def test_a_packed_request_goes_only_where_it_can_be_unpacked(field: Field) -> None:
+    field.advert("old")
+    field.advert("new", unpacks=("jpeg", "zstd"))
+    field.advert("other", unpacks=("nibbles",), bundle="b" * 12)
+    for _ in range(20):
+        assert field.table.choose(BUNDLE, 1, 2, needed=frozenset({"zstd"})) == "new"
+    assert field.table.choose(BUNDLE, 1, 2, needed=frozenset({"nibbles"})) is None
+    assert field.table.abilities(BUNDLE, 2) == {"jpeg", "zstd"}
+    field.clock.now_ms = 3001.0
+    assert field.table.abilities(BUNDLE, 2) == frozenset()

@@ -56,6 +56,14 @@ def test_a_codec_travels_too(mosquitto: Broker, site: Site, ask: Ask) -> None:
     assert 1000 < reply.uplink_bytes < 1300
 
 
+def test_a_gateway_that_names_no_ability_gets_nothing_packed(mosquitto: Broker, site: Site, ask: Ask) -> None:
+    transport, _ = site.pair(mosquitto.address)
+    assert transport.status().abilities == frozenset()
+    with pytest.raises(LinkDown, match="no gateway takes"):
+        transport.submit(ask(codec="int4"))
+    assert transport.status().in_flight == 0
+
+
 def test_a_ping_comes_back(broker: Broker, site: Site) -> None:
     transport, gateway = site.pair(broker.address)
     pong = transport.probe(50_000).result(timeout=30.0)
