@@ -27,6 +27,7 @@ EdgeExitError              what went wrong, why, and how to fix it
 ├─ BrokerError             host, port: no broker, or one that refuses us
 ├─ DeviceError             a source, sink or board profile that cannot be used
 ├─ KeyFileError            file: a key file that cannot be read, unlocked or written
+├─ TrainingDiverged         loss, gradient_norm, batch: training came to what is no number
 ├─ DeployError             host: a board that cannot be reached, prepared or switched
 └─ ConvertError            workstation only
    ├─ UnsupportedModel     expected: what was wanted of the network
@@ -308,6 +309,20 @@ class KeyFileError(EdgeExitError):
     def __init__(self, what: str, *, file: str, why: str | None = None, fix: str | None = None) -> None:
         super().__init__(what, why=why, fix=fix)
         self.file = file
+
+
+class TrainingDiverged(EdgeExitError):
+    """A loss or a gradient is no number; the network is as before that step."""
+
+    def __init__(self, *, loss: float, gradient_norm: float, batch: int) -> None:
+        super().__init__(
+            f"training diverged at batch {batch}",
+            why=f"the loss is {loss:g}, the norm of its gradients {gradient_norm:g}",
+            fix="lower learning_rate, raise warmup_fraction, or look for data that are no numbers",
+        )
+        self.loss = loss
+        self.gradient_norm = gradient_norm
+        self.batch = batch
 
 
 class DeployError(EdgeExitError):

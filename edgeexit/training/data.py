@@ -26,16 +26,20 @@ IDX_CAP_BYTES = 600 * 2**20
 IDX_UINT8 = 0x08
 
 
+# Class indices, or values for a regression.
+Targets = NDArray[np.int64] | NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Images with their targets.
 
-    Shapes: images (N, C, H, W) float32, targets (N,) int64.
+    Shapes: images (N, C, H, W) float32, targets (N,) int64 classes or float32 values.
     Units: images 0 to 1, each value k/255 with a whole k, so that 8-bit files hold them losslessly.
     """
 
     images: NDArray[np.float32]
-    targets: NDArray[np.int64]
+    targets: Targets
     name: str
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeexit.models.protocol import MultiExitNetwork, run_exits
-from edgeexit.training.data import Samples
+from edgeexit.training.data import Samples, Targets
 
 # The sweep of the protocol: q = i/20 for i = 1 … 39, from almost all early to mostly late.
 SWEEP = tuple(i / 20 for i in range(1, 40))
@@ -31,10 +31,13 @@ def exit_logits(network: MultiExitNetwork, samples: Samples, *, batch_size: int 
     Shapes: (K, N, classes).
     """
     network.stages.eval()
+    device = next(network.stages.parameters()).device
     parts = []
     for start in range(0, len(samples), batch_size):
-        images = torch.from_numpy(samples.images[start : start + batch_size])
-        parts.append(torch.stack(run_exits(network, images)).numpy())  # K of (b, classes) -> K b classes
+        images = torch.from_numpy(samples.images[start : start + batch_size]).to(device)
+        parts.append(
+            torch.stack(run_exits(network, images)).cpu().numpy()
+        )  # K of (b, classes) -> K b classes
     return np.concatenate(parts, axis=1)  # K N classes
 
 
@@ -48,7 +51,7 @@ def confidences(logits: Logits) -> Array:
     return result
 
 
-def exit_accuracies(logits: Logits, targets: NDArray[np.int64]) -> tuple[float, ...]:
+def exit_accuracies(logits: Logits, targets: Targets) -> tuple[float, ...]:
     """Accuracy of each exit over all samples.
 
     Shapes: logits (K, N, classes), targets (N,). Units: fraction.
@@ -119,7 +122,7 @@ def budgeted_point(
     q: float,
     held_out: Logits,
     test: Logits,
-    targets: NDArray[np.int64],
+    targets: Targets,
     cumulative_macs: Sequence[int],
 ) -> BudgetedPoint:
     """Thresholds solved on the held-out answers, accuracy and mean cost on the test answers.
@@ -141,7 +144,7 @@ def budgeted_point(
 
 
 def budgeted_curve(
-    held_out: Logits, test: Logits, targets: NDArray[np.int64], cumulative_macs: Sequence[int]
+    held_out: Logits, test: Logits, targets: Targets, cumulative_macs: Sequence[int]
 ) -> tuple[BudgetedPoint, ...]:
     """The 39 points of the protocol.
 

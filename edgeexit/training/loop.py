@@ -1,64 +1,29 @@
-"""The training loop: Muon and AdamW, warm-up and cosine, fitted into a budget of samples and of seconds."""
+"""The one training loop: phases of a method, fitted into a budget of samples and of seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import cos, pi
+from itertools import accumulate
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgeexit.models.protocol import MultiExitNetwork, run_exits
+from edgeexit.errors import ConfigError, DataError, TrainingDiverged
+from edgeexit.models.protocol import MultiExitNetwork
 from edgeexit.training.batches import BatchSource
-from edgeexit.training.muon import Muon
-from edgeexit.training.objective import exit_losses, joint_loss
+from edgeexit.training.objective import Objective, exit_losses, weighted_loss
+from edgeexit.training.optimizers import MovingAverage, optimizers_for
+from edgeexit.training.parts import Exits, enter_phase, has_own_head, rescale_gradients
+from edgeexit.training.processes import Processes
+from edgeexit.training.schedule import (
+    TrainingConfig,
+    TrainingProgress,
+    learning_rate_factor,
+    spent_fraction,
+)
+from edgeexit.training.snapshot import Snapshot, Snapshots, load_snapshot, save_snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """How a network is trained.
-
-    Training ends after `samples` images, or after `seconds` if these pass first; the learning rate
-    follows whichever of the two is further spent, so it is always back near zero at the end. With
-    enough seconds the result depends on the seed alone; seconds=None waits for the samples.
-    """
-
-    samples: int
-    seconds: float | None = None
-    batch_size: int = 64
-    # Best of 3, 6 and 12 thousandths for a ViT of 96 × 8 blocks on 16,000 canvases, by accuracy held out.
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.05
-    # A ViT without warm-up diverges at rates that it takes well afterwards.
-    warmup_fraction: float = 0.08
-    final_weight: float = 2.0
-    # Gradients of a pre-norm ViT stay below this but for rare spikes early on.
-    clip_norm: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse budgets that end before they begin.
-
-        Raises: ValueError.
-        """
-        if self.samples < 1 or self.batch_size < 1 or (self.seconds is not None and self.seconds <= 0):
-            raise ValueError("samples, batch_size and seconds must be over 0")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingProgress:
-    """Where training is. Units: fraction of the budget spent, 0 to 1; losses, one an exit, recent mean."""
-
-    samples: int
-    fraction: float
-    elapsed_s: float
-    learning_rate: float
-    losses: tuple[float, ...]
-
-
-# Narrower matrices give the logits of an exit; Muon is for what lies between layers.
-MUON_SIDE = 32
+__all__ = ["TrainingConfig", "TrainingProgress", "learning_rate_factor", "spent_fraction", "train"]
 
 # Reports are made this often: seldom enough to cost nothing, often enough to be seen moving.
 REPORT_INTERVAL_S = 5.0
@@ -71,110 +36,231 @@ def train(
     *,
     clock_s: Callable[[], float],
     progress: Callable[[TrainingProgress], None],
+    objective: Objective | None = None,
+    snapshots: Snapshots | None = None,
 ) -> TrainingProgress:
-    """Train all exits jointly, in place; where it ended. `clock_s` is a monotonic clock in seconds.
+    """Train in place, jointly unless the objective says otherwise; where it ended.
 
-    The network is left in evaluation mode; torch's random state is left as it was.
+    It runs where the network is: on a GPU in mixed precision. Under torchrun every process takes its share
+    of each batch. With `snapshots` a run that was killed goes on where it was, to the same bits.
+    `clock_s` is a monotonic clock in seconds. The network is left in evaluation mode, what learns and what
+    is frozen as before; torch's random state is left as it was.
+
+    Raises: ConfigError when objective, configuration and network do not fit, UnsupportedModel,
+    TrainingDiverged when a loss or gradient is no number; DataError when the snapshot is unusable.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network.stages.train()
+    learning = [(each, each.requires_grad) for each in network.stages.parameters()]
+    if not any(needed for _, needed in learning):
+        raise ConfigError("nothing can be trained", key="network", why="every parameter is frozen")
+    device = learning[0][0].device
+    processes = Processes.here()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Each process drops out other features; with one process it is the seed itself.
+        torch.manual_seed(config.seed + processes.rank)
         try:
-            return _train(network, source, config, clock_s, progress)
+            run = _Run(network, source, config, objective or Objective(), processes, device)
+            return run.through(clock_s, progress, snapshots)
         finally:
             network.stages.eval()
+            for parameter, needed in learning:
+                parameter.requires_grad_(needed)
+                parameter.grad = None
 
 
-def _train(
-    network: MultiExitNetwork,
-    source: BatchSource,
-    config: TrainingConfig,
-    clock_s: Callable[[], float],
-    progress: Callable[[TrainingProgress], None],
-) -> TrainingProgress:
-    optimizers = _optimizers(network.stages, config)
-    started_s = reported_s = clock_s()
-    number = 0
-    recent: list[torch.Tensor] = []
-    state = TrainingProgress(samples=0, fraction=0.0, elapsed_s=0.0, learning_rate=0.0, losses=())
-    while state.fraction < 1.0:
-        rate = config.learning_rate * learning_rate_factor(state.fraction, config.warmup_fraction)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = rate
-        samples = source.batch(number, config.batch_size)
-        losses = exit_losses(
-            run_exits(network, torch.from_numpy(samples.images)), torch.from_numpy(samples.targets)
-        )
-        network.stages.zero_grad(set_to_none=True)
-        joint_loss(losses, final_weight=config.final_weight).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.stages.parameters(), config.clip_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-        number += 1
-        recent.append(losses.detach())
-        now_s = clock_s()
+class _Run:
+    """One training run: what it is made of, and where it is."""
+
+    def __init__(
+        self,
+        network: MultiExitNetwork,
+        source: BatchSource,
+        config: TrainingConfig,
+        objective: Objective,
+        processes: Processes,
+        device: torch.device,
+    ) -> None:
+        if processes.count > 1 and config.seconds is not None:
+            raise ConfigError("several processes train for samples, not seconds", key="seconds")
+        if config.batch_size % processes.count:
+            raise ConfigError(
+                f"a batch of {config.batch_size} cannot be shared by {processes.count} processes",
+                key="batch_size",
+            )
+        self.network, self.source, self.config, self.objective = network, source, config, objective
+        self.processes, self.device = processes, device
+        self.phases = objective.method.phases(len(network.stages), own_head=has_own_head(network))
+        self.ends = [*accumulate(phase.share for phase in self.phases)]
+        self.ends[-1] = 1.0
+        self.trainable = frozenset(id(each) for each in network.stages.parameters() if each.requires_grad)
+        self.average = None if config.ema_decay is None else MovingAverage(network.stages, config.ema_decay)
+        self.exits = Exits(network)
+        self.callable: nn.Module = self.exits
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.phase = -1
+        self.number = 0
+        self.half = config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def through(
+        self,
+        clock_s: Callable[[], float],
+        progress: Callable[[TrainingProgress], None],
+        snapshots: Snapshots | None,
+    ) -> TrainingProgress:
+        """Train to the end of the budget."""
+        before_s = self._resume(snapshots)
+        started_s = reported_s = saved_s = clock_s()
+        recent: list[Tensor] = []
+        config = self.config
         state = TrainingProgress(
-            samples=number * config.batch_size,
-            fraction=spent_fraction(number * config.batch_size, now_s - started_s, config),
-            elapsed_s=now_s - started_s,
-            learning_rate=rate,
-            losses=state.losses,
+            samples=self.number * config.batch_size,
+            fraction=spent_fraction(self.number * config.batch_size, before_s, config),
+            elapsed_s=before_s,
+            learning_rate=0.0,
+            losses=(),
         )
-        if state.fraction >= 1.0 or now_s - reported_s >= REPORT_INTERVAL_S:
-            state = _with_losses(state, recent)
-            recent.clear()
-            reported_s = now_s
-            progress(state)
-    return state
+        while state.fraction < 1.0:
+            rate = self._rate(state.fraction)
+            recent.append(self._step(rate))
+            self.number += 1
+            now_s = clock_s()
+            elapsed_s = before_s + now_s - started_s
+            samples = self.number * config.batch_size
+            state = TrainingProgress(
+                samples, spent_fraction(samples, elapsed_s, config), elapsed_s, rate, state.losses
+            )
+            if state.fraction >= 1.0 or now_s - reported_s >= REPORT_INTERVAL_S:
+                mean = torch.stack(recent).mean(dim=0)  # steps of (K,) -> K
+                losses = tuple(float(loss) for loss in mean)
+                state = TrainingProgress(samples, state.fraction, elapsed_s, rate, losses)
+                recent.clear()
+                reported_s = now_s
+                if self.processes.rank == 0:
+                    progress(state)
+            if snapshots is not None and now_s - saved_s >= snapshots.every_s and state.fraction < 1.0:
+                saved_s = now_s
+                if self.processes.rank == 0:
+                    save_snapshot(self._snapshot(elapsed_s), snapshots)
+        if self.average is not None:
+            self.average.give()
+        return state
 
+    def _rate(self, fraction: float) -> float:
+        """The learning rate now; enters the next phase where it begins."""
+        phase = next(i for i, end in enumerate(self.ends) if fraction < end)
+        if phase != self.phase:
+            self._enter(phase)
+        begin = self.ends[phase - 1] if phase else 0.0
+        within = (fraction - begin) / (self.ends[phase] - begin)
+        return self.config.learning_rate * learning_rate_factor(within, self.config.warmup_fraction)
 
-def spent_fraction(samples: int, elapsed_s: float, config: TrainingConfig) -> float:
-    """How much of the budget is gone, 0 to 1: of samples or of seconds, whichever is further."""
-    by_samples = samples / config.samples
-    by_seconds = 0.0 if config.seconds is None else elapsed_s / config.seconds
-    return min(1.0, max(by_samples, by_seconds))
+    def _enter(self, phase: int) -> None:
+        self.phase = phase
+        enter_phase(self.network, self.phases[phase], self.trainable)
+        if not any(each.requires_grad for each in self.network.stages.parameters()):
+            raise ConfigError(
+                f"phase {self.phases[phase].name} trains nothing",
+                key="method",
+                why="what it trains is frozen",
+            )
+        self.optimizers = optimizers_for(self.network.stages, self.config)
+        self.callable = self.processes.wrapped(self.exits)
 
+    def _step(self, rate: float) -> Tensor:
+        """One batch; the exits' losses. Shapes: (K,)."""
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
+        count = self.processes.count
+        samples = self.source.batch(
+            self.number * count + self.processes.rank, self.config.batch_size // count
+        )
+        images = torch.from_numpy(samples.images).to(self.device)
+        targets = torch.from_numpy(samples.targets).to(self.device)
+        weights = self.phases[self.phase].weights
+        until = max(k for k, weight in enumerate(weights) if weight > 0)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            outputs: list[Tensor] = self.callable(images, until)
+        outputs = [output.float() for output in outputs]
+        self._check(outputs, targets)
+        losses = exit_losses(outputs, targets)
+        distillation = self.objective.distillation
+        mixed = losses if distillation is None else distillation.losses(outputs, losses)
+        self._update(weighted_loss(mixed, weights))
+        return losses.detach()
 
-def learning_rate_factor(fraction: float, warmup_fraction: float) -> float:
-    """Linear warm-up, then half a cosine: 0 to 1 and back to 0 over the budget."""
-    if fraction < warmup_fraction:
-        # A first step at exactly zero would learn nothing.
-        return max(fraction / warmup_fraction, 0.01)
-    return 0.5 * (1.0 + cos(pi * (fraction - warmup_fraction) / (1.0 - warmup_fraction)))
+    def _check(self, outputs: list[Tensor], targets: Tensor) -> None:
+        """Raises: ConfigError when targets are not what the exits answer."""
+        if targets.is_floating_point():
+            if self.objective.distillation is not None:
+                raise ConfigError("self-distillation is for classes, not values", key="distillation")
+            if any(output.shape[1] != 2 for output in outputs):
+                raise ConfigError(
+                    "targets are values, but the exits do not give value and spread", key="data"
+                )
+            return
+        classes, largest = outputs[0].shape[1], int(targets.max())
+        if largest >= classes or int(targets.min()) < 0:
+            raise ConfigError(
+                f"the data have a class {largest}, the network has {classes} classes",
+                key="classes",
+                fix="build the network for as many classes as the data have",
+            )
 
+    def _update(self, loss: Tensor) -> None:
+        """Go back, and one step down. Raises: TrainingDiverged; the network then is as before the step."""
+        stages = self.network.stages
+        stages.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.objective.rescale_gradients:
+            rescale_gradients(self.network)
+        limit = float("inf") if self.config.clip_norm is None else self.config.clip_norm
+        norm = nn.utils.clip_grad_norm_(stages.parameters(), limit)
+        if not torch.isfinite(loss.detach() + norm):
+            raise TrainingDiverged(loss=float(loss.detach()), gradient_norm=float(norm), batch=self.number)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.average is not None:
+            self.average.update()
 
-def _optimizers(stages: nn.ModuleList, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the linear layers, AdamW for all else; vectors, class token and positions do not decay."""
-    hidden = {
-        id(module.weight)
-        for module in stages.modules()
-        if isinstance(module, nn.Linear) and min(module.weight.shape) >= MUON_SIDE
-    }
-    matrices: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in stages.named_parameters():
-        if id(parameter) in hidden:
-            matrices.append(parameter)
-        elif parameter.ndim >= 2 and not name.endswith(("cls_token", "pos_embed")):
-            decayed.append(parameter)
-        else:
-            kept.append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-    ]
-    if matrices:
-        optimizers.append(Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay))
-    return optimizers
+    def _snapshot(self, elapsed_s: float) -> Snapshot:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return Snapshot(
+            number=self.number,
+            elapsed_s=elapsed_s,
+            phase=self.phase,
+            model=self.network.stages.state_dict(),
+            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
+            average={} if self.average is None else self.average.tensors,
+            average_steps=0 if self.average is None else self.average.steps,
+            weighting={},
+            random_states=states,
+        )
 
-
-def _with_losses(state: TrainingProgress, recent: list[torch.Tensor]) -> TrainingProgress:
-    mean = torch.stack(recent).mean(dim=0)  # steps of (K,) -> K
-    return TrainingProgress(
-        samples=state.samples,
-        fraction=state.fraction,
-        elapsed_s=state.elapsed_s,
-        learning_rate=state.learning_rate,
-        losses=tuple(float(loss) for loss in mean),
-    )
+    def _resume(self, snapshots: Snapshots | None) -> float:
+        """Go back to a snapshot if there is one; the seconds that were spent. Raises: DataError."""
+        snapshot = None if snapshots is None else load_snapshot(snapshots)
+        if snapshot is None or snapshots is None:
+            return 0.0
+        try:
+            self._enter(snapshot.phase)
+            self.network.stages.load_state_dict(snapshot.model)
+            for optimizer, state in zip(self.optimizers, snapshot.optimizers, strict=True):
+                optimizer.load_state_dict(state)
+            if self.average is not None:
+                for name, tensor in self.average.tensors.items():
+                    tensor.copy_(snapshot.average[name])
+                self.average.steps = snapshot.average_steps
+            if self.processes.count == 1:  # each process has its own; they are not worth a file each
+                torch.set_rng_state(snapshot.random_states[0])
+                if self.device.type == "cuda":
+                    torch.cuda.set_rng_state(snapshot.random_states[1], self.device)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise DataError(
+                f"{snapshots.path.name} does not fit this training",
+                file=str(snapshots.path),
+                why=str(error).splitlines()[0],
+                fix="delete it; training then begins anew",
+            ) from error
+        self.number = snapshot.number
+        return snapshot.elapsed_s
