@@ -16,6 +16,11 @@ from edgeexit.decide.plans import local_plan
 # A later send must promise this many times what a send now does: forecasts are no finer than one in
 # some twenty, and what is sent now has come when a budget is cut or a stage stalls.
 LATER_AHEAD = 1.1
+# While nothing is in hand and the first stage may be late (less sure than the anytime floor asks for), a
+# payload that is less likely than not to be answered is not encoded: an answer that encoding delayed past
+# its deadline would be late because of the network.
+FIRST_ANSWER_SURE = 0.95
+FIRST_REPLY_LIKELY = 0.5
 
 
 def best_payload(
@@ -50,6 +55,8 @@ def best_payload(
         chance = link.probability_within(option, limit_ms)
         gain = chance * ahead - price
         if gain > most and option.encode_ms > 0.0:
+            if chance < FIRST_REPLY_LIKELY and _delays_first_answer(situation, option):
+                continue
             # Encoding takes the processor from the stages, which matters where no reply comes.
             then = local_plan(situation, quality, held, limit_ms - option.encode_ms)[0]
             gain -= (1.0 - chance) * max(0.0, value - then)
@@ -59,6 +66,15 @@ def best_payload(
     if chosen is None or _later_gain(situation, link, remote, value, outlooks) > LATER_AHEAD * most:
         return None
     return chosen
+
+
+def _delays_first_answer(situation: Situation, option: OffloadOption) -> bool:
+    """Whether encoding may make the first answer late."""
+    if situation.evidence is not None:
+        return False
+    left_ms = situation.remaining_ms - option.encode_ms
+    done = situation.stages_done
+    return situation.compute.probability_within(done, done + 1, left_ms) < FIRST_ANSWER_SURE
 
 
 def _price(situation: Situation, option: OffloadOption) -> float:

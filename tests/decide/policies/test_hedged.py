@@ -259,6 +259,17 @@ def reached(limit_ms: float) -> float:
     return PRIOR[stages - 1] if stages > 0 else 0.0
 
 
+def test_a_faint_hope_does_not_delay_the_first_answer() -> None:
+    """With nothing in hand and no time to lose, only a likely reply is worth encoding for."""
+    policy = HedgedGain(tables=TABLES)
+    slow = replace(IMAGE, encode_ms=1.0)
+    late = start(options=(slow,), remaining_ms=45.0, link=Link({15_000: 0.1}))
+    assert policy.decide(late).action is Action.CONTINUE
+    assert policy.decide(replace(late, link=Link({15_000: 0.9}))).action is Action.OFFLOAD
+    assert policy.decide(replace(late, options=(IMAGE,))).action is Action.OFFLOAD
+    assert policy.decide(replace(late, remaining_ms=60.0)).action is Action.OFFLOAD
+
+
 def test_a_send_is_not_put_off_for_a_promise_that_is_no_better() -> None:
     """What was sent now has come by the time that a budget is cut."""
     policy = HedgedGain(tables=TABLES)
