@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from edgeexit.errors import ConfigError, DataError, TrainingDiverged
 from edgeexit.models.protocol import MultiExitNetwork
+from edgeexit.training.activation_maps import ExitMaps
 from edgeexit.training.batches import BatchSource
-from edgeexit.training.objective import Objective, exit_losses, weighted_loss
+from edgeexit.training.methods import Joint
+from edgeexit.training.objective import Objective, exit_losses, sample_losses, weighted_loss
 from edgeexit.training.optimizers import MovingAverage, optimizers_for
 from edgeexit.training.parts import Exits, enter_phase, has_own_head, rescale_gradients
 from edgeexit.training.processes import Processes
@@ -22,6 +24,7 @@ from edgeexit.training.schedule import (
     spent_fraction,
 )
 from edgeexit.training.snapshot import Snapshot, Snapshots, load_snapshot, save_snapshot
+from edgeexit.training.weight_network import Half, LearnedWeights, weighted_training_loss
 
 __all__ = ["TrainingConfig", "TrainingProgress", "learning_rate_factor", "spent_fraction", "train"]
 
@@ -57,10 +60,13 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Each process drops out other features; with one process it is the seed itself.
         torch.manual_seed(config.seed + processes.rank)
+        run: _Run | None = None
         try:
             run = _Run(network, source, config, objective or Objective(), processes, device)
             return run.through(clock_s, progress, snapshots)
         finally:
+            if run is not None:
+                run.close()
             network.stages.eval()
             for parameter, needed in learning:
                 parameter.requires_grad_(needed)
@@ -98,7 +104,32 @@ class _Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.phase = -1
         self.number = 0
+        self._refuse()
+        weighting, maps = objective.weighting, objective.maps
+        self.weights = None if weighting is None else LearnedWeights(self.exits, weighting)
+        self.maps = None if maps is None else ExitMaps(network, maps)
         self.half = config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def _refuse(self) -> None:
+        """Raises: ConfigError when parts of the objective cannot go together."""
+        objective = self.objective
+        if objective.weighting is None:
+            return
+        for key, harms, why in (
+            ("optimizer", self.config.optimizer != "sgd", "its pseudo-update is a step of SGD"),
+            ("method", not isinstance(objective.method, Joint), "it weighs the losses of all exits at once"),
+            ("batch_size", self.config.batch_size % 2 == 1, "a batch is split into halves"),
+            ("distillation", objective.distillation is not None, "it weighs losses of samples alone"),
+            ("maps", objective.maps is not None, "it weighs losses of samples alone"),
+            ("processes", self.processes.count > 1, "its network is not shared between processes"),
+        ):
+            if harms:
+                raise ConfigError("learnt sample weights do not fit this training", key=key, why=why)
+
+    def close(self) -> None:
+        """Leave the network without anything of this run."""
+        if self.maps is not None:
+            self.maps.close()
 
     def through(
         self,
@@ -120,7 +151,7 @@ class _Run:
         )
         while state.fraction < 1.0:
             rate = self._rate(state.fraction)
-            recent.append(self._step(rate))
+            recent.append(self._step(rate, state.fraction))
             self.number += 1
             now_s = clock_s()
             elapsed_s = before_s + now_s - started_s
@@ -165,7 +196,7 @@ class _Run:
         self.optimizers = optimizers_for(self.network.stages, self.config)
         self.callable = self.processes.wrapped(self.exits)
 
-    def _step(self, rate: float) -> Tensor:
+    def _step(self, rate: float, fraction: float) -> Tensor:
         """One batch; the exits' losses. Shapes: (K,)."""
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
@@ -176,6 +207,8 @@ class _Run:
         images = torch.from_numpy(samples.images).to(self.device)
         targets = torch.from_numpy(samples.targets).to(self.device)
         weights = self.phases[self.phase].weights
+        if self.weights is not None:
+            return self._weighted_step(self.weights, images, targets, weights, rate)
         until = max(k for k, weight in enumerate(weights) if weight > 0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             outputs: list[Tensor] = self.callable(images, until)
@@ -184,14 +217,42 @@ class _Run:
         losses = exit_losses(outputs, targets)
         distillation = self.objective.distillation
         mixed = losses if distillation is None else distillation.losses(outputs, losses)
-        self._update(weighted_loss(mixed, weights))
+        loss = weighted_loss(mixed, weights)
+        matching = self.objective.maps
+        if self.maps is not None and matching is not None and fraction >= matching.start:
+            loss = loss + matching.weight * self.maps.loss(targets)
+        self._update(loss)
         return losses.detach()
+
+    def _weighted_step(
+        self, learnt: LearnedWeights, images: Tensor, targets: Tensor, weights: tuple[float, ...], rate: float
+    ) -> Tensor:
+        """One batch as two halves, each trained on with weights learnt on the other. Shapes: (K,)."""
+        middle = len(images) // 2
+        first = Half(images[:middle], targets[:middle])
+        second = Half(images[middle:], targets[middle:])
+        parts: list[Tensor] = []
+        for train, meta in ((first, second), (second, first)):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                if self.number % learnt.config.interval == 0:
+                    factor = rate / self.config.learning_rate
+                    learnt.learn(train, meta, self.optimizers[0], weights, factor)
+                outputs: list[Tensor] = self.callable(train.images)
+            outputs = [output.float() for output in outputs]
+            self._check(outputs, train.targets)
+            losses = sample_losses(outputs, train.targets)
+            self._update(weighted_training_loss(losses, learnt.weights(losses), weights))
+            parts.append(losses.detach().mean(dim=0))  # b K -> K
+        return torch.stack(parts).mean(dim=0)  # 2 of (K,) -> K
 
     def _check(self, outputs: list[Tensor], targets: Tensor) -> None:
         """Raises: ConfigError when targets are not what the exits answer."""
         if targets.is_floating_point():
-            if self.objective.distillation is not None:
-                raise ConfigError("self-distillation is for classes, not values", key="distillation")
+            objective = self.objective
+            if (objective.distillation, objective.weighting, objective.maps) != (None, None, None):
+                raise ConfigError(
+                    "distillation, weighting and maps are for classes, not values", key="objective"
+                )
             if any(output.shape[1] != 2 for output in outputs):
                 raise ConfigError(
                     "targets are values, but the exits do not give value and spread", key="data"
@@ -233,7 +294,7 @@ class _Run:
             optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
             average={} if self.average is None else self.average.tensors,
             average_steps=0 if self.average is None else self.average.steps,
-            weighting={},
+            weighting={} if self.weights is None else self.weights.state(),
             random_states=states,
         )
 
@@ -251,6 +312,8 @@ class _Run:
                 for name, tensor in self.average.tensors.items():
                     tensor.copy_(snapshot.average[name])
                 self.average.steps = snapshot.average_steps
+            if self.weights is not None:
+                self.weights.take(snapshot.weighting)
             if self.processes.count == 1:  # each process has its own; they are not worth a file each
                 torch.set_rng_state(snapshot.random_states[0])
                 if self.device.type == "cuda":

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgeexit.training.map_matching import MapMatching
 from edgeexit.training.methods import Joint, Method
+from edgeexit.training.sample_weighting import SampleWeighting
 
 # A spread of nothing would make the loss of a value infinite; no unit in use is that small.
 LEAST_SPREAD = 1e-6
@@ -60,12 +62,17 @@ class Objective:
     their sum, while exits get their own whole; under AdamW and Muon, which undo any scale of a gradient, it
     acts through clipping alone, so that it belongs with SGD.
 
+    With `weighting` a batch is split into halves, each of which is trained on with weights learnt on the
+    other; the source weighs with Joint(final_weight=1).
+
     Source of the rescaling: Li et al., ICCV 2019; Yu et al., BoostNet, AAAI 2023.
     """
 
     method: Method = field(default_factory=Joint)
     distillation: SelfDistillation | None = None
     rescale_gradients: bool = False
+    weighting: SampleWeighting | None = None
+    maps: MapMatching | None = None
 
 
 def sample_losses(outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
