@@ -66,8 +66,8 @@ def convert(
         lowered = _lower(back_end, stages, samples[0], Path(folder), steps)
         maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps)
         variants: list[MeasuredVariant] = []
-        for precision in plan.variants:
-            variants.append(maker.make(precision, variants[0] if variants else None))
+        for name in plan.variants:
+            variants.append(maker.make(name, variants[0] if variants else None))
         variants = _consistent(plan, variants)
         codecs = _codecs(plan, stages, lowered, calibration, steps)
         with steps.step("write", 1):
@@ -134,7 +134,7 @@ def _consistent(plan: ConversionPlan, variants: Sequence[MeasuredVariant]) -> li
                     variant.fitted,
                     variant.answers,
                     [other.answers for other in variants if other is not variant],
-                    variant=variant.precision,
+                    variant=variant.name,
                     epsilons=plan.inconsistency_epsilons,
                     delta=plan.risk_delta,
                     tolerance=plan.tolerance,
@@ -180,7 +180,7 @@ def _row(
         codecs=codecs,
         variants=tuple(
             VariantRow(
-                name=variant.precision,
+                name=variant.name,
                 size_bytes=variant.models[k].stat().st_size,
                 exit_max_abs=variant.parity[k].exit_max_abs,
                 tensor_max_abs=variant.parity[k].tensor_max_abs,

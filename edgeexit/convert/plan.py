@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import CodecName, Precision, Task
+from edgeexit.bundle.manifest import CodecName, Task
 from edgeexit.errors import ConfigError, DataError
 
 # What a manifest takes: refused here, before anything is lowered, and not when all is done.
@@ -26,6 +26,9 @@ LEAST_GOLDEN = 8
 # What every gateway understands with no library; the rest is for those who ask, because each codec of each
 # boundary lengthens the conversion and every decision of a policy.
 PLAIN_CODECS: tuple[CodecName, ...] = ("raw", "u8", "f16", "int8")
+
+VariantName = Literal["f32", "f16", "int8", "int8-tensor", "int8-static"]
+"""What a conversion can make of each stage; `edgeexit.convert.quantise` says what each is."""
 
 
 class LabelledSet(Protocol):
@@ -89,7 +92,7 @@ class ConversionPlan:
     serial: int = 1
     checkpoint_sha256: str | None = None
     recipe_sha256: str | None = None
-    variants: tuple[Precision, ...] = ("f32", "int8")
+    variants: tuple[VariantName, ...] = ("f32", "int8")
     codecs: tuple[CodecName, ...] = PLAIN_CODECS
     tolerances: Tolerances = Tolerances()
     # Parity is a property of arithmetic, not of data: a few real inputs show it.
@@ -118,6 +121,7 @@ class ConversionPlan:
             ("licence", not _is_text(self.licence), "one printable line is wanted: what covers the weights"),
             ("labels", not all(map(_is_text, self.labels)), "each is one printable line"),
             ("variants", self.variants[:1] != ("f32",), "f32 comes first: parity is proven on it"),
+            ("variants", not set(self.variants) <= set(get_args(VariantName)), "one of them is unknown"),
             ("variants", len(set(self.variants)) != len(self.variants), "each is named once"),
             ("codecs", not set(self.codecs) <= set(get_args(CodecName)), "one of them is unknown"),
             ("codecs", "raw" not in self.codecs, "raw is one of them: the others are held against it"),

@@ -1,4 +1,4 @@
-"""Steps 3 to 6 for one precision: quantise, prove, answer, agree, calibrate."""
+"""Steps 3 to 6 for one variant: quantise, prove, answer, agree, calibrate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import Precision, RiskControl
+from edgeexit.bundle.manifest import RiskControl
 from edgeexit.convert.accuracy import agreement, answer_set, answers_of, quality
 from edgeexit.convert.calibrating import FittedExit, certify, fit_exits
 from edgeexit.convert.parity import Reference, StageParity, check_parity
-from edgeexit.convert.plan import ConversionPlan, LabelledSet, Tolerances
+from edgeexit.convert.plan import ConversionPlan, LabelledSet, Tolerances, VariantName
 from edgeexit.convert.progress import Steps
 from edgeexit.convert.quantise import quantise
 from edgeexit.convert.slicing import SlicedStage
@@ -21,13 +21,13 @@ from edgeexit.convert.slicing import SlicedStage
 
 @dataclass(frozen=True, slots=True)
 class MeasuredVariant:
-    """All stages in one precision, with what was measured of them.
+    """All stages in one variant, with what was measured of them.
 
     Shapes: tuples (K,); answers (K, N), labels or values on the calibration set.
     Units: agreement, fraction of answers like the float variant's; accuracies, fractions.
     """
 
-    precision: Precision
+    name: VariantName
     models: tuple[Path, ...]
     parity: tuple[StageParity, ...]
     agreement: tuple[float, ...]
@@ -49,38 +49,36 @@ class VariantMaker:
     test: LabelledSet | None
     steps: Steps
 
-    def make(self, precision: Precision, reference: MeasuredVariant | None) -> MeasuredVariant:
+    def make(self, name: VariantName, reference: MeasuredVariant | None) -> MeasuredVariant:
         """One variant; `reference` is the float one, None while that is being made.
 
         Raises: LoweringError, ParityError, ConfigError, MissingExtra, RunnerError.
         """
         plan, task, scale = self.plan, self.plan.task, self.plan.quality_scale
-        with self.steps.step(
-            f"quantise {precision}" if reference else "parity f32", len(self.stages)
-        ) as tell:
-            models = self._models(precision)
+        with self.steps.step(f"quantise {name}" if reference else "parity f32", len(self.stages)) as tell:
+            models = self._models(name)
             parity = check_parity(
-                self.stages, models, self.samples, tolerance=_bound(precision, plan.tolerances), tell=tell
+                self.stages, models, self.samples, tolerance=_bound(name, plan.tolerances), tell=tell
             )
-        outputs = self._answer(precision, "calibration", models, self.calibration)
+        outputs = self._answer(name, "calibration", models, self.calibration)
         answers = answers_of(outputs, task)
         agreed = agreement(
             answers,
             answers if reference is None else reference.answers,
-            variant=precision,
+            variant=name,
             task=task,
             error_scale=scale,
             least=plan.tolerances.agreement,
         )
         qualities = quality(answers, self.calibration.targets, task, scale)
-        fitted = fit_exits(outputs, self.calibration.targets, qualities, variant=precision, task=task)
+        fitted = fit_exits(outputs, self.calibration.targets, qualities, variant=name, task=task)
         accuracy_test = None
         if self.test is not None:
-            tested = answers_of(self._answer(precision, "test", models, self.test), task)
+            tested = answers_of(self._answer(name, "test", models, self.test), task)
             means = quality(tested, self.test.targets, task, scale).mean(axis=1)
             accuracy_test = tuple(float(mean) for mean in means)
         return MeasuredVariant(
-            precision=precision,
+            name=name,
             models=models,
             parity=parity,
             agreement=agreed,
@@ -90,7 +88,7 @@ class VariantMaker:
             risk_controls=certify(
                 fitted,
                 qualities,
-                variant=precision,
+                variant=name,
                 task=task,
                 epsilons=plan.risk_epsilons,
                 delta=plan.risk_delta,
@@ -98,22 +96,23 @@ class VariantMaker:
             ),
         )
 
-    def _models(self, precision: Precision) -> tuple[Path, ...]:
-        if precision == "f32":
+    def _models(self, name: VariantName) -> tuple[Path, ...]:
+        if name == "f32":
             return self.lowered
         models = []
         for stage, path in zip(self.stages, self.lowered, strict=True):
-            models.append(path.with_name(f"{stage.index}.{precision}.tflite"))
-            models[-1].write_bytes(quantise(path.read_bytes(), precision, stage=stage.index))
+            models.append(path.with_name(f"{stage.index}.{name}.tflite"))
+            inputs = [sample[stage.index].inputs for sample in self.samples]
+            models[-1].write_bytes(quantise(path.read_bytes(), name, stage=stage.index, inputs=inputs))
         return tuple(models)
 
     def _answer(
-        self, precision: Precision, what: str, models: Sequence[Path], labelled: LabelledSet
+        self, name: VariantName, what: str, models: Sequence[Path], labelled: LabelledSet
     ) -> NDArray[np.float32]:
-        with self.steps.step(f"{what} {precision}", len(labelled.images)) as tell:
+        with self.steps.step(f"{what} {name}", len(labelled.images)) as tell:
             return answer_set(self.stages, models, labelled.images, workers=self.plan.workers, tell=tell)
 
 
-def _bound(precision: Precision, tolerances: Tolerances) -> float | None:
-    """How far a stage of this precision may stray; int8 is bounded by its answers instead."""
-    return {"f32": tolerances.parity, "f16": tolerances.half_parity}.get(precision)
+def _bound(name: VariantName, tolerances: Tolerances) -> float | None:
+    """How far a stage of this variant may stray; int8 is bounded by its answers instead."""
+    return {"f32": tolerances.parity, "f16": tolerances.half_parity}.get(name)

@@ -27,7 +27,7 @@ from edgeexit.bundle.manifest import (
 from edgeexit.bundle.store import Bundle
 from edgeexit.bundle.write import golden_blob, model_blob, write_bundle
 from edgeexit.convert.plan import ConversionPlan
-from edgeexit.convert.quantise import runtimes
+from edgeexit.convert.quantise import precision_of, runtimes
 from edgeexit.convert.slicing import SlicedStage
 from edgeexit.convert.variants import MeasuredVariant
 from edgeexit.errors import UnsupportedModel
@@ -111,11 +111,11 @@ def _stage(stage: SlicedStage, variants: Sequence[MeasuredVariant], blobs: Mappi
         macs=stage.macs,
         variants=tuple(
             Variant(
-                name=variant.precision,
+                name=variant.name,
                 format="tflite",
-                precision=variant.precision,
+                precision=precision_of(variant.name),
                 blob=blobs[variant.models[stage.index]],
-                runtimes=runtimes(variant.precision),
+                runtimes=runtimes(variant.name),
                 parity_max_abs=variant.parity[stage.index].exit_max_abs,
             )
             for variant in variants

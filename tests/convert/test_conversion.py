@@ -20,7 +20,7 @@ from edgeexit.bundle.manifest import CodecName
 from edgeexit.convert.codecs import COMPRESSED_BELOW
 from edgeexit.convert.conversion import convert
 from edgeexit.convert.key import conversion_key, data_digest, report_path, weights_digest
-from edgeexit.convert.plan import ConversionPlan, evenly
+from edgeexit.convert.plan import ConversionPlan, VariantName, evenly
 from edgeexit.convert.report import ConversionReport, decode_report, render
 from edgeexit.convert.slicing import SlicedStage
 from edgeexit.errors import ConfigError
@@ -189,6 +189,37 @@ def test_packed_codecs_state_the_sizes_that_real_images_have(converted: Converte
     told = offered[0]["jpeg85"]
     assert told.payload_bytes == math.ceil(np.mean(sizes))
     assert told.p95_bytes == math.ceil(np.quantile(sizes, 0.95))
+
+
+def test_every_variant_of_a_plan_is_made_and_says_where_it_may_run(
+    converted: Converted, tmp_path: Path
+) -> None:
+    names: tuple[VariantName, ...] = ("f32", "f16", "int8", "int8-tensor", "int8-static")
+    convert(
+        converted.network,
+        replace(converted.plan, variants=names, codec_samples=8),
+        calibration=converted.calibration,
+        test=None,
+        out=tmp_path / "all",
+        lowering=converted.lowering,
+    )
+    bundle = open_bundle(tmp_path / "all")
+    both = ("ai-edge-litert", "tflite-runtime")
+    for stage in bundle.manifest.stages:
+        assert [(each.name, each.precision, each.runtimes) for each in stage.variants] == [
+            ("f32", "f32", both),
+            ("f16", "f16", both),
+            ("int8", "int8", ("ai-edge-litert",)),
+            ("int8-tensor", "int8", both),
+            ("int8-static", "int8", both),
+        ]
+        assert len({each.blob.sha256 for each in stage.variants}) == len(names)
+    for exit_ in bundle.manifest.exits:
+        assert tuple(each.variant for each in exit_.calibrations) == names
+    runner, report = open_verified(bundle)
+    runner.close()
+    assert report.rejected() == ()
+    assert {each.variant for each in report.variants} == set(names)
 
 
 def test_codecs_of_a_plan_include_raw() -> None:
