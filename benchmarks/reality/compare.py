@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +50,19 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure in both worlds; it agrees where the difference is within the bound. Units: `unit`, all."""
+    """One figure in both worlds.
+
+    A real run is one draw of many that might have been: what counts is how far it lies outside the range of
+    single replays, from `low` to `high`. It agrees where this difference is within the bound.
+    Units: `unit`, all; replayed, of all replays together.
+    """
 
     figure: str
     unit: str
     real: float
     replayed: float
+    low: float
+    high: float
     difference: float
     bound: float
     agrees: bool
@@ -92,63 +99,54 @@ def pooled(runs: Sequence[RunRows]) -> RunRows:
     return RunRows(runs[0].name, tuple(row for run in runs for row in run.rows))
 
 
-def compare(real: Figures, replayed: Figures) -> list[Compared]:
-    """Every figure that is compared, with its bound."""
+def compare(real: Figures, replayed: Figures, runs: Sequence[Figures]) -> list[Compared]:
+    """Every figure that is compared, with its bound; `replayed` is of all `runs` together."""
     worst = max(
         {**real.shares, **replayed.shares},
-        key=lambda name: abs(_share(real.shares, name) - _share(replayed.shares, name)),
+        key=lambda name: abs(real.shares.get(name, 0.0) - replayed.shares.get(name, 0.0)),
     )
-    bytes_bound = BYTES_SHARE * max(real.bytes_per_frame, replayed.bytes_per_frame)
+
+    def one(figure: str, unit: str, of: Callable[[Figures], float], bound: float) -> Compared:
+        values = [of(each) for each in runs]
+        low, high, truly = min(values), max(values), of(real)
+        difference = max(0.0, low - truly, truly - high)
+        return Compared(
+            figure,
+            unit,
+            real=round(truly, 2),
+            replayed=round(of(replayed), 2),
+            low=round(low, 2),
+            high=round(high, 2),
+            difference=round(difference, 2),
+            bound=round(bound, 2),
+            agrees=difference <= bound,
+        )
+
+    def latency_bound(real_ms: float) -> float:
+        return max(LATENCY_MS, LATENCY_SHARE * real_ms)
+
+    larger_bytes = max(real.bytes_per_frame, replayed.bytes_per_frame)
+    # No median of latencies: half of all answers come early, half late, and one frame more on either side
+    # would move it from one to the other.
     return [
-        _points("on time", real.on_time_fraction, replayed.on_time_fraction, ON_TIME_POINTS),
-        _points(
-            "right by the deadline",
-            real.correct_by_deadline_fraction,
-            replayed.correct_by_deadline_fraction,
-            CORRECT_POINTS,
+        one("on time", "%", lambda run: 100.0 * run.on_time_fraction, ON_TIME_POINTS),
+        one(
+            "right by the deadline", "%", lambda run: 100.0 * run.correct_by_deadline_fraction, CORRECT_POINTS
         ),
-        _points("offloaded", real.offloaded_fraction, replayed.offloaded_fraction, SHARE_POINTS),
-        _points("answered by the gateway", real.gateway_fraction, replayed.gateway_fraction, SHARE_POINTS),
-        _points(
+        one("offloaded", "%", lambda run: 100.0 * run.offloaded_fraction, SHARE_POINTS),
+        one("answered by the gateway", "%", lambda run: 100.0 * run.gateway_fraction, SHARE_POINTS),
+        one(
             f"answered at {worst}, the exit furthest apart",
-            _share(real.shares, worst),
-            _share(replayed.shares, worst),
+            "%",
+            lambda run: 100.0 * run.shares.get(worst, 0.0),
             SHARE_POINTS,
         ),
-        _compared("bytes a frame", "B", real.bytes_per_frame, replayed.bytes_per_frame, bytes_bound),
-        # Not the median: half of all answers come early, half late, and one frame more on either side would
-        # move it from one to the other.
-        _latency("latency mean", real.latency_mean_ms, replayed.latency_mean_ms),
-        _latency("latency p95", real.latency_p95_ms, replayed.latency_p95_ms),
+        one("bytes a frame", "B", lambda run: run.bytes_per_frame, BYTES_SHARE * larger_bytes),
+        one("latency mean", "ms", lambda run: run.latency_mean_ms, latency_bound(real.latency_mean_ms)),
+        one("latency p95", "ms", lambda run: run.latency_p95_ms, latency_bound(real.latency_p95_ms)),
     ]
 
 
 def worst_points(compared: Sequence[Compared]) -> float:
     """The larger difference of the two figures that the project is about: on time, and right by then."""
     return max(each.difference for each in compared[:2])
-
-
-def _share(shares: Mapping[str, float], name: str) -> float:
-    return shares.get(name, 0.0)
-
-
-def _points(figure: str, real: float, replayed: float, bound: float) -> Compared:
-    """Fractions of all frames, in hundredths."""
-    return _compared(figure, "%", 100.0 * real, 100.0 * replayed, bound)
-
-
-def _latency(figure: str, real_ms: float, replayed_ms: float) -> Compared:
-    return _compared(figure, "ms", real_ms, replayed_ms, max(LATENCY_MS, LATENCY_SHARE * real_ms))
-
-
-def _compared(figure: str, unit: str, real: float, replayed: float, bound: float) -> Compared:
-    difference = abs(real - replayed)
-    return Compared(
-        figure,
-        unit,
-        real=round(real, 2),
-        replayed=round(replayed, 2),
-        difference=round(difference, 2),
-        bound=round(bound, 2),
-        agrees=difference <= bound,
-    )

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.reality.isolation import Isolated
-from benchmarks.reality.real_run import RealRun
-from benchmarks.reality.replayed import busy_stretches, inside
+from benchmarks.reality.real_run import RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS
 
 # Medians of fewer frames would tell nothing.

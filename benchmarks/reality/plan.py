@@ -17,10 +17,10 @@ from edgeexit.bundle.store import Bundle
 # The budget goes up and down between 0.4 and 3 times the full local time, a step every so often. The steps
 # lie between the times at which stages end and replies come, not on them: there a millisecond tosses the
 # coin, and no replay can foresee how it falls. Half of them leave time for the first stages only, most others
-# for a reply too but not for all stages: on the played board from two thirds to one full local time, on the
+# for a reply too but not for all stages: on the played board from eight tenths to one full local time, on the
 # busy one around twice as much.
 BUDGET_FACTORS = {
-    Kind.PLAYED: (1.6, 0.78, 0.42, 0.92, 0.45, 0.43, 0.79, 0.44, 0.90, 0.42),
+    Kind.PLAYED: (1.6, 0.80, 0.47, 0.92, 0.48, 0.46, 0.82, 0.47, 0.90, 0.48),
     Kind.COMPUTING: (3.0, 1.9, 0.93, 1.95, 0.93, 2.05, 0.4, 0.93, 2.0, 0.93),
 }
 BUDGET_STEP_MS = 2000.0
@@ -28,11 +28,11 @@ BUDGET_STEP_MS = 2000.0
 PERIOD_FACTORS = {Kind.PLAYED: 1.5, Kind.COMPUTING: 3.0}
 # What the smallest payload takes on the link, of the full local time: sending competes with computing.
 PAYLOAD_FACTOR = 0.4
-# What the smallest payload must be worth, in quality: a third of a point. Were bytes free, one chance in five
-# hundred would be worth sending for. Were they several times dearer, a device that once saw the link slow
-# would not send again until a probe tells it better, and chance would decide when that is: replays of one and
-# the same run then differ by as much as thirty points of offloads.
-PAYLOAD_PRICE = 0.003
+# What the smallest payload must be worth, in quality: four tenths of a point. Were bytes free, one chance in
+# five hundred would be worth sending for. The dearer they are, the sooner a device that once saw the link
+# slow does not send again until a probe tells it better, and chance decides when that is: replays of one and
+# the same run then differ by tens of points of offloads.
+PAYLOAD_PRICE = 0.004
 # Busy stretches of the contention scenario, as fractions of the run.
 BUSY = ((0.12, 0.30), (0.42, 0.55), (0.70, 0.92))
 # The outage, likewise.
@@ -46,10 +46,13 @@ MOBILE_JITTER_MS = 3.0
 # Of a full IP packet 1448 bytes are payload: 20 bytes IP, 20 TCP, 12 time stamps.
 PACKET_BYTES = 1500
 PAYLOAD_SHARE = 1448 / PACKET_BYTES
+# A mobile uplink is wider than the steady one, but uneven. Were its median the same, there would be stretches
+# in which a device gives up on the link, and chance would decide when it tries again.
+MOBILE_FACTOR = 1.5
 # Mobile uplinks wander: one step of half a second says much about the next, little about the tenth.
 STEP_S = 0.5
 PERSISTENCE = 0.85
-SIGMA = 0.35
+SIGMA = 0.2
 # Deep short fades, as behind a lorry or at the edge of a cell.
 FADE_PROBABILITY = 0.03
 FADE_FACTOR = 0.15
@@ -115,13 +118,18 @@ def plans(folder: Path, pace: Pace, *, mbps: float, seconds: float, seed: int) -
     about = f"{mbps:.1f} Mbit/s up, {delay_ms:g} ms one way"
     if pace.kind is Kind.COMPUTING:
         return [Plan("contention", fixed, seconds, about, busy=BUSY)]
-    write_mobile(mobile, median_mbps=mbps, seconds=seconds + 30.0, seed=seed)
+    write_mobile(mobile, median_mbps=MOBILE_FACTOR * mbps, seconds=seconds + 30.0, seed=seed)
     moving = Shape(
         up_trace=str(mobile), down_mbps=DOWN_MBPS, delay_ms=delay_ms, jitter_ms=MOBILE_JITTER_MS, seed=seed
     )
     return [
         Plan("steady", fixed, seconds, about),
-        Plan("mobile", moving, seconds, f"LTE-like around {about} and more"),
+        Plan(
+            "mobile",
+            moving,
+            seconds,
+            f"LTE-like around {MOBILE_FACTOR * mbps:.1f} Mbit/s up, {delay_ms:g} ms and more",
+        ),
         Plan("outage", fixed, seconds, f"{about}; nothing passes for {seconds / 10:.1f} s", cut=CUT),
     ]
 

@@ -212,3 +212,22 @@ def _within(everything: Sequence[LogRecord], begin_ms: float, end_ms: float) -> 
         for each in everything
         if isinstance(each, Answer | Drop | OffloadRecord) and each.frame in frames
     ]
+
+
+def busy_stretches(real: RealRun) -> list[tuple[float, float]]:
+    """Stretches in which the board was busy, from the first frame that counts."""
+    stretches: list[tuple[float, float]] = []
+    since_ms: float | None = None
+    for change in real.changes:
+        at_ms = change.at_ms - real.begin_ms
+        if change.what == BUSY:
+            since_ms = at_ms
+        elif since_ms is not None:
+            stretches.append((since_ms, at_ms))
+            since_ms = None
+    return stretches
+
+
+def inside(at_ms: float, stretches: Sequence[tuple[float, float]]) -> bool:
+    """Whether a time lies in one of these stretches."""
+    return any(begin <= at_ms < end for begin, end in stretches)

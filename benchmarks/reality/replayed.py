@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.reality.isolation import Isolated
 from benchmarks.reality.plan import PACKET_BYTES, PAYLOAD_SHARE, DeviceSettings, Plan, smallest_payload
-from benchmarks.reality.real_run import BUSY, CUT, RESTORED, RealRun
+from benchmarks.reality.real_run import CUT, RESTORED, RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS, Delays, next_retransmission_ms, stall_ms
 from edgeexit.decide.answer import Answer, Drop
 from edgeexit.decide.latency import LatencyModel
@@ -28,11 +28,13 @@ from edgeexit.replay.outages import Outage, OutageKind
 from edgeexit.replay.recorded_run import profile_of
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import replay
-from edgeexit.replay.traces import read_trace
+from edgeexit.replay.traces import LinkTrace, read_trace
 from edgeexit.replay.world import ATTEMPTS, CostDraws, Draws, Scenario, World
 
 # Chance in a replay is which measured stage time a frame meets; so many draws are taken together.
-SEEDS = 5
+SEEDS = 9
+# Half of what the first window and its acknowledgement take: over so long the rate of a link is looked at.
+RATE_WINDOW_MS = 20.0
 # The load of a board in steps of this length.
 LOAD_STEP_MS = 10.0
 
@@ -49,11 +51,29 @@ class Charged:
     restart: bool = True
 
 
-def restart_after_pause_ms(plan: Plan, settings: DeviceSettings) -> float:
-    """What TCP costs the smallest payload, which nearly all are, after a pause: arithmetic, not measured."""
-    mbps = read_trace(Path(plan.shape.up_trace or "")).mean_bps / 1e6
-    segments = ceil(smallest_payload(settings.subject.bundle) / (PACKET_BYTES * PAYLOAD_SHARE))
-    return stall_ms(segments, segment_ms=PACKET_BYTES * 8e-3 / mbps, rtt_ms=2.0 * plan.shape.delay_ms)
+def restart_after_pause_ms(at_ms: float, rtt_ms: float, trace: LinkTrace, settings: DeviceSettings) -> float:
+    """What TCP costs the smallest payload, which nearly all are, after a pause: arithmetic, not measured.
+
+    Units: at_ms, on the trace, whose rates count payload; rtt_ms, of the link without anything else.
+    """
+    payload_bytes = smallest_payload(settings.subject.bundle)
+    at_ms %= trace.period_ms
+    carried = trace.carried_bytes(at_ms + RATE_WINDOW_MS) - trace.carried_bytes(at_ms)
+    segment_bytes = PACKET_BYTES * PAYLOAD_SHARE
+    segment_ms = segment_bytes * RATE_WINDOW_MS / max(carried, segment_bytes)
+    return stall_ms(ceil(payload_bytes / segment_bytes), segment_ms=segment_ms, rtt_ms=rtt_ms)
+
+
+def mean_restart_ms(real: RealRun, plan: Plan, settings: DeviceSettings) -> float:
+    """The same, on average over the frames of a run."""
+    trace = read_trace(Path(plan.shape.up_trace or ""), scale=PAYLOAD_SHARE)
+    up, down = _delays(plan)
+    all_ms = [each.captured_ms - real.link_after.origin_ms for each in real.answers]
+    return float(
+        np.mean(
+            [restart_after_pause_ms(at, up.at(at) + down.at(at), trace, settings) for at in all_ms] or [0.0]
+        )
+    )
 
 
 def replay_run(
@@ -124,14 +144,13 @@ def _world(
     )
     random = np.random.default_rng([seed, 5])
     busy = busy_stretches(real)
-    restart_ms = restart_after_pause_ms(plan, settings)
     draws = Draws(
         samples=[sample for _, sample in frames],
         captured_ms=captured_ms,
         deadlines=_deadlines(real, settings),
         compute=_load(real, busy, isolated.busy_slowdown),
         offset_ms=link_ms % trace.period_ms,
-        costs=_costs(random, captured_ms, link_ms, plan, isolated, busy, restart_ms, charged),
+        costs=_costs(random, captured_ms, link_ms, plan, trace, settings, isolated, busy, charged),
     )
     return World(scenario, recording, seed, draws)
 
@@ -166,20 +185,6 @@ def _outages(real: RealRun, settings: DeviceSettings, charged: Charged) -> tuple
     return (Outage(cut_ms, end_ms if charged.reconnect else restored_ms, OutageKind.LINK),)
 
 
-def busy_stretches(real: RealRun) -> list[tuple[float, float]]:
-    """Stretches in which the board was busy, from the first frame that counts."""
-    stretches: list[tuple[float, float]] = []
-    since_ms: float | None = None
-    for change in real.changes:
-        at_ms = change.at_ms - real.begin_ms
-        if change.what == BUSY:
-            since_ms = at_ms
-        elif since_ms is not None:
-            stretches.append((since_ms, at_ms))
-            since_ms = None
-    return stretches
-
-
 def _load(real: RealRun, busy: Sequence[tuple[float, float]], slowdown: float) -> ComputeTrace:
     if not busy:
         return ComputeTrace(1000.0, (1.0,))
@@ -189,25 +194,19 @@ def _load(real: RealRun, busy: Sequence[tuple[float, float]], slowdown: float) -
     )
 
 
-def inside(at_ms: float, stretches: Sequence[tuple[float, float]]) -> bool:
-    """Whether a time lies in one of these stretches."""
-    return any(begin <= at_ms < end for begin, end in stretches)
-
-
 def _costs(
     random: np.random.Generator,
     captured_ms: Sequence[float],
     link_ms: float,
     plan: Plan,
+    trace: LinkTrace,
+    settings: DeviceSettings,
     isolated: Isolated,
     busy: Sequence[tuple[float, float]],
-    restart_ms: float,
     charged: Charged,
 ) -> CostDraws:
     """Stage times, round trips and service times of every frame, drawn from what was measured."""
-    shape = plan.shape
-    up = Delays(shape.delay_ms, shape.jitter_ms, shape.seed)
-    down = Delays(shape.delay_ms, shape.jitter_ms, shape.seed + 1)
+    up, down = _delays(plan)
     # The load's trace multiplies by the slowdown; what is drawn here is how stages spread around it.
     idle, loaded = isolated.stage_draws, isolated.busy_draws
     work_ms = [
@@ -216,17 +215,29 @@ def _costs(
     ]
     hand_over = random.choice(np.asarray(isolated.hand_over_ms), len(captured_ms) * ATTEMPTS)
     rtt_ms: list[float] = []
+    rested_ms: list[float] = []
     for index, extra_ms in enumerate(hand_over.tolist()):
         # Delays follow time: a frame meets the one that was in force when it really was there.
         at_ms = link_ms + captured_ms[index // ATTEMPTS]
-        rtt_ms.append(up.at(at_ms) + down.at(at_ms) + (extra_ms if charged.hand_over else 0.0))
+        link_rtt_ms = up.at(at_ms) + down.at(at_ms)
+        rtt_ms.append(link_rtt_ms + (extra_ms if charged.hand_over else 0.0))
+        restart_ms = restart_after_pause_ms(at_ms, link_rtt_ms, trace, settings) if charged.restart else 0.0
+        rested_ms.append(rtt_ms[-1] + restart_ms)
     service = random.choice(np.asarray(isolated.service_ms), len(captured_ms))
     factor = service / float(np.median(isolated.service_ms))
     # Frames take these from the beginning, probes from the end: those are too small to wait for a window.
-    rested_ms = [each + (restart_ms if charged.restart else 0.0) for each in rtt_ms] + rtt_ms
     return CostDraws(
         work_ms=work_ms,
-        rtt_idle_ms=rested_ms,
+        rtt_idle_ms=rested_ms + rtt_ms,
         rtt_busy_ms=rtt_ms + rtt_ms,
         service_factor=factor.tolist(),
+    )
+
+
+def _delays(plan: Plan) -> tuple[Delays, Delays]:
+    """What the shaper draws, both ways."""
+    shape = plan.shape
+    return (
+        Delays(shape.delay_ms, shape.jitter_ms, shape.seed),
+        Delays(shape.delay_ms, shape.jitter_ms, shape.seed + 1),
     )

@@ -190,11 +190,11 @@ def test_runs_pooled_count_like_one_of_them() -> None:
 
 def test_a_run_agrees_with_itself_and_not_with_one_far_away() -> None:
     found = figures_of(RUN, counted_ms=0.0)
-    same = compare(found, found)
+    same = compare(found, found, [found])
     assert worst_points(same) == 0.0
     assert all(each.agrees for each in same)
     far = replace(found, correct_by_deadline_fraction=0.1, shares={"device/0": 1.0})
-    apart = {each.figure.partition(" at ")[0]: each for each in compare(found, far)}
+    apart = {each.figure.partition(" at ")[0]: each for each in compare(found, far, [far])}
     assert apart["right by the deadline"].difference == pytest.approx(30.0)
     assert not apart["right by the deadline"].agrees
     assert apart["answered"].difference == 100.0
@@ -203,13 +203,25 @@ def test_a_run_agrees_with_itself_and_not_with_one_far_away() -> None:
     assert apart["on time"].agrees
 
 
+def test_a_run_among_its_replays_agrees_however_far_they_are_apart() -> None:
+    found = figures_of(RUN, counted_ms=0.0)
+    low, high = replace(found, offloaded_fraction=0.0), replace(found, offloaded_fraction=1.0)
+    between = {each.figure: each for each in compare(found, high, [low, high])}["offloaded"]
+    assert (between.low, between.high, between.difference) == (0.0, 100.0, 0.0)
+    beyond = {each.figure: each for each in compare(high, low, [low, low])}["offloaded"]
+    assert beyond.difference == 100.0
+    assert not beyond.agrees
+
+
 @given(real=st.floats(0.0, 1e6), replayed=st.floats(0.0, 1e6))
 def test_bytes_agree_in_either_direction_or_in_neither(real: float, replayed: float) -> None:
     found = figures_of(RUN, counted_ms=0.0)
     one, other = replace(found, bytes_per_frame=real), replace(found, bytes_per_frame=replayed)
 
     def verdict(first: Figures, second: Figures) -> bool:
-        return next(each.agrees for each in compare(first, second) if each.figure == "bytes a frame")
+        return next(
+            each.agrees for each in compare(first, second, [second]) if each.figure == "bytes a frame"
+        )
 
     assert verdict(one, other) == verdict(other, one)
 
