@@ -46,7 +46,8 @@ from edgeexit.replay.recorded_run import profile_of
 from edgeexit.replay.recording import Recording, load_recording, save_recording
 from edgeexit.replay.scenarios import PI_4_MS, PI_5_MS, Board, GridRow, standard_grid, vit_tiny
 from edgeexit.replay.simulator import simulate
-from edgeexit.replay.study import RowFigures, run_study, with_rule_for_all
+from edgeexit.replay.study import run_study, with_rule_for_all
+from edgeexit.replay.study_figures import RowFigures
 from edgeexit.replay.timing import Costs, timed
 from edgeexit.runner.selection import monotonic_ms, open_verified
 
@@ -66,8 +67,10 @@ TIMED_FRAMES = 1500
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Units: points of the objective; late_network, frames; fractions of frames; µs.
+    """Units: points of the objective; late_network and late_cut, frames; fractions of frames; µs.
 
+    `late_cut` counts frames whose budget was cut to less than had already passed; no other cause counts
+    such a frame.
     `late_fraction` counts frames that were late although an answer in time was possible, in rows with
     contention; `late_fraction_all` all late frames there, `late_fraction_floor` those of the floor.
     """
@@ -77,6 +80,7 @@ class Result:
     mean_gap_closed_relaxed: float | None
     worst_loss_points: float
     late_network: int
+    late_cut: int
     late_fraction: float
     late_fraction_all: float
     late_fraction_floor: float
@@ -154,6 +158,7 @@ def measure(asked: argparse.Namespace) -> Result:
         mean_gap_closed_relaxed=_rounded(np.mean(relaxed)) if relaxed else None,
         worst_loss_points=_rounded(max([0.0, *(-row.gain_points for row in small)])),
         late_network=sum(row.late_network for row in figures),
+        late_cut=sum(row.late_cut for row in figures),
         late_fraction=_mean([row.late_avoidable for row in loaded]),
         late_fraction_all=_mean([row.late_fraction for row in loaded]),
         late_fraction_floor=_mean([row.policies[FLOOR].late for row in loaded]),

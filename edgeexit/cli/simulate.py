@@ -12,7 +12,7 @@ from edgeexit.decide.drift import AUDIT_FRACTION
 from edgeexit.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from edgeexit.replay.study import RowFigures
+    from edgeexit.replay.study_figures import RowFigures
 
 
 @command

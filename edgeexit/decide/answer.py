@@ -13,6 +13,32 @@ class Place(str, Enum):
     GATEWAY = "gateway"
 
 
+class Fate(str, Enum):
+    """Whether an answer was in time, and if not, what made it late."""
+
+    ON_TIME = "on-time"
+    LATE_COMPUTE = "late-compute"
+    """Stages took too long, or had to wait for those of another frame."""
+    LATE_NETWORK = "late-network"
+    """Without sending and waiting for replies it would have been in time."""
+    LATE_CUT = "late-cut"
+    """The budget was cut to less than had already passed: from then on no answer could be in time."""
+
+
+def fate_of(late_ms: float, *, network_ms: float, cut: bool) -> Fate:
+    """The fate of an answer.
+
+    Units: late_ms, emission less the last moment at which it counted; network_ms, what its frame had
+    spent on sending and on waiting for replies. `cut` says that the last moment was that of a cut which
+    left nothing.
+    """
+    if late_ms <= 0.0:
+        return Fate.ON_TIME
+    if cut:
+        return Fate.LATE_CUT
+    return Fate.LATE_NETWORK if network_ms >= late_ms else Fate.LATE_COMPUTE
+
+
 class OffloadOutcome(str, Enum):
     """How one offload ended."""
 
@@ -32,7 +58,9 @@ class Answer:
 
     Units: captured_ms, the device's monotonic clock; latency_ms, capture to emission; deadline_ms,
     the latency budget in force at emission; score and quality, fractions; decision_us, one entry a
-    decision. `route` names each decision in order, action and reason.
+    decision; network_ms, spent on sending and on waiting for replies, None where the device did not
+    tell. `route` names each decision in order, action and reason. `cut` says that the budget was seen
+    to be cut to less than had already passed.
     Shapes: output (C,) logits of the exit that answered.
     """
 
@@ -54,11 +82,21 @@ class Answer:
     link_up: bool | None
     decision_us: tuple[float, ...]
     route: tuple[str, ...] = ()
+    network_ms: float | None = None
+    cut: bool = False
 
     @property
     def on_time(self) -> bool:
         """Whether it was emitted by its deadline."""
         return self.latency_ms <= self.deadline_ms
+
+    @property
+    def fate(self) -> Fate | None:
+        """In time, or why not; None for a late answer of a device that did not tell."""
+        if self.network_ms is None and not self.on_time and not self.cut:
+            return None
+        late_ms = self.latency_ms - self.deadline_ms
+        return fate_of(late_ms, network_ms=self.network_ms or 0.0, cut=self.cut)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from threading import Event, Lock
 
 import numpy as np
@@ -49,8 +50,22 @@ class Spent:
     stages_run: int = 0
     offloads: int = 0
     uplink_bytes: int = 0
+    network_ms: float = 0.0
+    """Time spent on sending and on waiting for replies, those in progress left out,"""
+    network_since_ms: float | None = None
+    """and since when one is in progress."""
     decision_us: list[float] = field(default_factory=list)
     route: list[str] = field(default_factory=list)
+
+    def begin_network(self, now_ms: float) -> None:
+        """Begin to send, or to wait for a reply."""
+        self.network_since_ms = now_ms
+
+    def end_network(self, now_ms: float) -> None:
+        """End it."""
+        since_ms, self.network_since_ms = self.network_since_ms, None
+        if since_ms is not None:
+            self.network_ms += now_ms - since_ms
 
 
 class OpenFrame:
@@ -61,9 +76,12 @@ class OpenFrame:
         "_best",
         "_budgets",
         "_clock",
+        "_cut",
+        "_due_ms",
         "_emit",
         "_link_up",
         "_lock",
+        "_looked_ms",
         "frame",
         "spent",
         "wake",
@@ -89,6 +107,9 @@ class OpenFrame:
         self._lock = Lock()
         self._best: Finding | None = None
         self._answer: Answer | None = None
+        self._cut = False
+        self._due_ms = inf
+        self._looked_ms = frame.captured_ms
 
     @property
     def answer(self) -> Answer | None:
@@ -104,7 +125,15 @@ class OpenFrame:
         """Time left until the answer must be emitted, by the budget in force now, less the guard."""
         budget_ms = self._budgets.budget(now_ms).latency_ms
         guard_ms = min(GUARD_MS, GUARD_FRACTION * budget_ms)
-        return self.frame.captured_ms + budget_ms - guard_ms - now_ms
+        due_ms = self.frame.captured_ms + budget_ms
+        if due_ms < self._looked_ms < self._due_ms:
+            # The last look saw time left; by the budget in force now there was none even then.
+            self._cut = True
+        elif due_ms > now_ms:
+            self._cut = False
+        self._due_ms = due_ms
+        self._looked_ms = now_ms
+        return due_ms - guard_ms - now_ms
 
     def offer(self, finding: Finding) -> None:
         """Weigh a finding against the one in hand; the better of the two stays in hand."""
@@ -129,6 +158,7 @@ class OpenFrame:
     def _compose(self, finding: Finding, reason: str) -> Answer:
         now_ms = self._clock()
         evidence, spent = finding.evidence, self.spent
+        since_ms = spent.network_since_ms
         return Answer(
             frame=self.frame.number,
             source=self.frame.source,
@@ -148,4 +178,6 @@ class OpenFrame:
             link_up=self._link_up(),
             decision_us=tuple(spent.decision_us),
             route=tuple(spent.route),
+            network_ms=spent.network_ms + (0.0 if since_ms is None else now_ms - since_ms),
+            cut=self._cut,
         )

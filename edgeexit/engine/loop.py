@@ -318,16 +318,21 @@ class _Journey:
         if parts.offloads is None:
             return
         tensors = self._input if option.boundary == 0 else self._boundary
-        left_ms = frame.remaining_ms(parts.clock())
-        self._flight = parts.offloads.send(frame, option, tensors, left_ms)
+        began_ms = parts.clock()
+        frame.spent.begin_network(began_ms)
+        self._flight = parts.offloads.send(frame, option, tensors, frame.remaining_ms(began_ms))
+        frame.spent.end_network(parts.clock())
         # Refused by our own side (no credit, too large, link just lost): asking again would loop.
         self._may_send = self._flight is not None
 
     def _wait(self, wait_ms: float | None) -> None:
-        remaining_ms = self._frame.remaining_ms(self._parts.clock())
+        frame, began_ms = self._frame, self._parts.clock()
+        remaining_ms = frame.remaining_ms(began_ms)
         pause_ms = min(wait_ms if wait_ms is not None else WAIT_MS, WAIT_MS, max(remaining_ms, 0.0))
-        if self._frame.wake.wait(pause_ms / 1000.0):
-            self._frame.wake.clear()
+        frame.spent.begin_network(began_ms)
+        if frame.wake.wait(pause_ms / 1000.0):
+            frame.wake.clear()
+        frame.spent.end_network(self._parts.clock())
 
     def _without_runner(self, now_ms: float, flying: bool) -> Decision | None:
         """A stage has failed: what is in hand is the answer, else what is in flight, else nothing."""

@@ -20,6 +20,17 @@ from edgeexit.decide.budget import Budget, ScheduleBudget
 SEGMENT_FRAMES = 25
 
 
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """The last moment at which an answer to a frame counts. Units: at_ms.
+
+    `cut` says that the budget was cut then, to less than had already passed.
+    """
+
+    at_ms: float
+    cut: bool
+
+
 class DeadlineSchedule:
     """Latency budgets in force over time, each from its start until the next; the last one stays.
 
@@ -50,14 +61,19 @@ class DeadlineSchedule:
 
     def expiry_ms(self, captured_ms: float) -> float:
         """The last moment at which an answer to a frame counts; once past its deadline it is missed."""
-        at_ms = captured_ms
+        return self.expiry(captured_ms).at_ms
+
+    def expiry(self, captured_ms: float) -> Expiry:
+        """The same moment, and whether it is that of a cut which left nothing."""
+        at_ms = due_ms = captured_ms
         while True:
-            due_ms = captured_ms + self.latency_ms(at_ms)
+            before_ms, due_ms = due_ms, captured_ms + self.latency_ms(at_ms)
             change_ms = self.next_change_ms(at_ms)
             if due_ms < at_ms:
-                return at_ms  # cut to less than had already passed
+                # A deadline that was over at the moment of the cut had ended by itself.
+                return Expiry(at_ms, before_ms > at_ms)
             if due_ms < change_ms:
-                return due_ms
+                return Expiry(due_ms, False)
             at_ms = change_ms
 
     def budget_source(self) -> ScheduleBudget:

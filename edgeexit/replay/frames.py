@@ -11,8 +11,8 @@ from math import isnan
 
 import numpy as np
 
-from edgeexit.decide.answer import Answer, Drop, OffloadOutcome, OffloadRecord, Place, Record
-from edgeexit.replay.outcome import OffloadCount, Outcome
+from edgeexit.decide.answer import Answer, Drop, Fate, OffloadOutcome, OffloadRecord, Place, Record
+from edgeexit.replay.outcome import FATE_OF_NUMBER, OffloadCount, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class FrameRow:
 
     Units: captured_ms; latency_ms, capture to answer, None where there was none; deadline_ms, the
     budget in force at the answer, None where unknown; worth, of the answer whenever it came, None
-    where the truth is unknown.
+    where the truth is unknown. `fate` is None without an answer, and where it is unknown why it is late.
     """
 
     captured_ms: float
@@ -33,6 +33,7 @@ class FrameRow:
     uplink_bytes: int = 0
     dropped: str | None = None
     decision_us: tuple[float, ...] = ()
+    fate: Fate | None = None
 
     @property
     def on_time(self) -> bool:
@@ -54,7 +55,8 @@ class Percentiles:
 class RunFigures:
     """The figures of a run.
 
-    `dropped` counts frames by reason, `answers` by place and exit. Fractions are of all frames;
+    `dropped` counts frames by reason, `answers` by place and exit, `late_by` late answers by their fate
+    as far as it is known. Fractions are of all frames;
     correct_by_deadline_fraction counts only frames whose truth is known, and is None without any.
     Units: uplink_bytes, of all frames' payloads; latency_ms, capture to answer; decision_us_p50, one
     decision, None where it was not measured.
@@ -71,6 +73,7 @@ class RunFigures:
     uplink_bytes: int
     latency_ms: Percentiles | None
     decision_us_p50: float | None
+    late_by: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ def rows_of_outcome(outcome: Outcome) -> RunRows:
                 exit=int(outcome.exits[frame]),
                 place=Place.GATEWAY if outcome.remote[frame] else Place.DEVICE,
                 uplink_bytes=int(outcome.uplink_bytes[frame]),
+                fate=FATE_OF_NUMBER.get(int(outcome.fates[frame])),
             )
         )
     return RunRows(outcome.policy, tuple(rows), outcome.offloads)
@@ -136,6 +140,7 @@ def figures(run: RunRows) -> RunFigures:
     rows = run.rows
     answered = [row for row in rows if row.latency_ms is not None]
     dropped: dict[str, int] = {}
+    late_by = {fate.value: 0 for fate in Fate if fate is not Fate.ON_TIME}
     answers: dict[str, dict[str, int]] = {place.value: {} for place in Place}
     for row in rows:
         if row.dropped is not None:
@@ -143,6 +148,8 @@ def figures(run: RunRows) -> RunFigures:
         elif row.place is not None:
             by_exit = answers[row.place.value]
             by_exit[str(row.exit)] = by_exit.get(str(row.exit), 0) + 1
+        if row.fate is not None and row.fate is not Fate.ON_TIME:
+            late_by[row.fate.value] += 1
     on_time = sum(row.on_time for row in answered)
     latency_ms = [row.latency_ms for row in answered if row.latency_ms is not None]
     decision_us = [each for row in answered for each in row.decision_us]
@@ -158,6 +165,7 @@ def figures(run: RunRows) -> RunFigures:
         uplink_bytes=sum(row.uplink_bytes for row in rows),
         latency_ms=_percentiles(latency_ms),
         decision_us_p50=float(np.median(decision_us)) if decision_us else None,
+        late_by=late_by,
     )
 
 
@@ -182,6 +190,7 @@ def _answered(answer: Answer, truth: float | None) -> FrameRow:
         place=answer.place,
         uplink_bytes=answer.uplink_bytes,
         decision_us=answer.decision_us,
+        fate=answer.fate,
     )
 
 

@@ -241,10 +241,16 @@ class DeviceRun:
             self._resume(now_ms)
 
     def _resume(self, now_ms: float) -> None:
-        """End a wait; what was waited is time that the network cost."""
+        """End a wait."""
+        self._count_wait(now_ms)
         self._waiting = 0
-        self._blocked_ms += now_ms - self._wait_began_ms
         self._step(now_ms)
+
+    def _count_wait(self, now_ms: float) -> None:
+        """Count what was waited until now, which is time that the network cost."""
+        if self._waiting:
+            self._blocked_ms += now_ms - self._wait_began_ms
+            self._wait_began_ms = now_ms
 
     # The deadline timer
 
@@ -266,6 +272,7 @@ class DeviceRun:
         if self._world.remaining_ms(self._captured_ms, now_ms) > TOLERANCE_MS:
             self._arm(now_ms, began_ms)
         elif self._best is not None:
+            self._count_wait(now_ms)
             self._close(now_ms, by_timer=True)
             if self._waiting:
                 self._resume(now_ms)
@@ -311,9 +318,7 @@ class DeviceRun:
             self._best = self._evidence[last]
             self._best_quality = world.option_quality[world.samples[frame]][world.option_index[flight.option]]
             self._best_remote = True
-            if self._waiting:
-                self._blocked_ms += now_ms - self._wait_began_ms
-                self._wait_began_ms = now_ms
+            self._count_wait(now_ms)
             self._close(now_ms)
             ledger.offloads.used += 1
         elif ledger.by_timer[frame] or now_ms > world.expiry_ms[frame]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeexit.decide.answer import fate_of
 from edgeexit.replay.outcome import (
-    LATE_COMPUTE,
-    LATE_NETWORK,
     NEVER,
     NEVER_ANSWERED,
-    ON_TIME,
+    NUMBER_OF_FATE,
     REPLACED,
     OffloadCount,
     Outcome,
@@ -62,12 +61,9 @@ class Ledger:
         self.exits[frame] = exit_index
         self.remote[frame] = remote
         self.by_timer[frame] = by_timer
-        late_ms = now_ms - world.expiry_ms[frame]
-        if late_ms <= TOLERANCE_MS:
-            self.fates[frame] = ON_TIME
-        else:
-            # Late because of the network where, without sending and waiting, it would have been in time.
-            self.fates[frame] = LATE_NETWORK if blocked_ms >= late_ms else LATE_COMPUTE
+        late_ms = now_ms - world.expiry_ms[frame] - TOLERANCE_MS
+        fate = fate_of(late_ms, network_ms=blocked_ms, cut=world.cut[frame])
+        self.fates[frame] = NUMBER_OF_FATE[fate]
         return budget_ms
 
     def replaced(self, frame: int) -> None:

@@ -11,6 +11,7 @@ from edgeexit.replay.deadlines import SEGMENT_FRAMES
 from edgeexit.replay.outages import Outage
 from edgeexit.replay.outcome import (
     LATE_COMPUTE,
+    LATE_CUT,
     LATE_NETWORK,
     NEVER_ANSWERED,
     REPLACED,
@@ -57,6 +58,7 @@ class Metrics:
     on_time: float
     late_network: float
     late_compute: float
+    late_cut: float
     replaced: float
     never_answered: float
     remote: float
@@ -73,7 +75,7 @@ class Metrics:
     @property
     def late(self) -> float:
         """Share of frames answered late, or not at all, by whatever cause but a newer frame."""
-        return self.late_network + self.late_compute + self.never_answered
+        return self.late_network + self.late_compute + self.late_cut + self.never_answered
 
 
 def metrics(outcome: Outcome, *, byte_price: float = 0.0) -> Metrics:
@@ -96,6 +98,7 @@ def metrics(outcome: Outcome, *, byte_price: float = 0.0) -> Metrics:
         on_time=float(outcome.on_time.mean()),
         late_network=share(LATE_NETWORK),
         late_compute=share(LATE_COMPUTE),
+        late_cut=share(LATE_CUT),
         replaced=share(REPLACED),
         never_answered=share(NEVER_ANSWERED),
         remote=float(outcome.remote.mean()),

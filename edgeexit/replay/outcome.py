@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.decide.answer import Fate
+
 NEVER = float("nan")
 """Emission time of a frame that was never answered."""
 
-# Why a frame was answered late, or not at all.
-ON_TIME, LATE_COMPUTE, LATE_NETWORK, REPLACED, NEVER_ANSWERED = range(5)
+# Whether a frame was answered in time, and why not: the fates of answers, then of frames without one.
+ON_TIME, LATE_COMPUTE, LATE_NETWORK, LATE_CUT, REPLACED, NEVER_ANSWERED = range(6)
+NUMBER_OF_FATE = {
+    Fate.ON_TIME: ON_TIME,
+    Fate.LATE_COMPUTE: LATE_COMPUTE,
+    Fate.LATE_NETWORK: LATE_NETWORK,
+    Fate.LATE_CUT: LATE_CUT,
+}
+FATE_OF_NUMBER = {number: fate for fate, number in NUMBER_OF_FATE.items()}
 
 
 @dataclass(slots=True)

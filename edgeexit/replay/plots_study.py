@@ -12,7 +12,7 @@ from edgeexit.replay.metrics import cumulative_regret
 from edgeexit.replay.outcome import ON_TIME
 from edgeexit.replay.plots_run import band_label, budget_bands
 from edgeexit.replay.showcase import Showcase
-from edgeexit.replay.study import RowFigures
+from edgeexit.replay.study_figures import RowFigures
 
 # Shares below this are drawn at the edge: a policy far under the floor is far under it, however far.
 LOWEST_SHARE = -0.5

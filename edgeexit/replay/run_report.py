@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeexit.decide.answer import Fate
 from edgeexit.replay.frames import RunFigures, RunRows, figures
 from edgeexit.replay.page import Section, Table, Tile, page, write_page
 from edgeexit.replay.plots_run import Mark, plot_bands, plot_budget, plot_bytes, plot_exits, plot_places
@@ -103,7 +104,7 @@ def _tiles(own: RunFigures) -> list[Tile]:
     remote = sum(own.answers["gateway"].values())
     tiles = [
         Tile("frames", f"{own.frames}", f"{own.answered} answered, {sum(own.dropped.values())} dropped"),
-        Tile("on time", _percent(own.on_time_fraction), f"{own.late} late"),
+        Tile("on time", _percent(own.on_time_fraction), _late(own)),
     ]
     if own.correct_by_deadline_fraction is not None:
         tiles.append(Tile("right by the deadline", _percent(own.correct_by_deadline_fraction)))
@@ -121,12 +122,24 @@ def _tiles(own: RunFigures) -> list[Tile]:
     return tiles
 
 
+def _late(own: RunFigures) -> str:
+    """How many answers were late, and by what, as far as that is known."""
+    by = {
+        "compute": own.late_by.get(Fate.LATE_COMPUTE.value, 0),
+        "the network": own.late_by.get(Fate.LATE_NETWORK.value, 0),
+        "a cut that left nothing": own.late_by.get(Fate.LATE_CUT.value, 0),
+    }
+    told = ", ".join(f"{count} by {cause}" for cause, count in by.items() if count)
+    return f"{own.late} late: {told}" if told else f"{own.late} late"
+
+
 def _table(runs: Mapping[str, RunFigures]) -> Table:
     columns = (
         "",
         "right by deadline",
         "on time",
         "late",
+        "by the network",
         "dropped",
         "by gateway",
         "kB a frame",
@@ -143,6 +156,7 @@ def _table(runs: Mapping[str, RunFigures]) -> Table:
                 "–" if right is None else _percent(right),
                 _percent(each.on_time_fraction),
                 str(each.late),
+                str(each.late_by.get(Fate.LATE_NETWORK.value, 0)),
                 str(sum(each.dropped.values())),
                 _percent(sum(each.answers["gateway"].values()) / frames),
                 f"{each.uplink_bytes / frames / 1000.0:.2f}",

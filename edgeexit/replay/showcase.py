@@ -15,7 +15,7 @@ from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import GridRow
 from edgeexit.replay.simulator import replay
-from edgeexit.replay.study import RowFigures
+from edgeexit.replay.study_figures import RowFigures
 from edgeexit.replay.world import World, world_of
 
 # What is drawn beside the policy and the floor: more lines than these cannot be told apart.

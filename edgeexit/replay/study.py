@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,86 +14,16 @@ from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
 from edgeexit.replay.fleets import made_by, row_oracle, row_runs, row_worlds
 from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_rule_for_all, best_static_rule, rule_runs
-from edgeexit.replay.metrics import (
-    Metrics,
-    block_error,
-    block_interval,
-    gap_closed,
-    gap_closed_error,
-    metrics,
-)
+from edgeexit.replay.metrics import block_error, block_interval, gap_closed, gap_closed_error
 from edgeexit.replay.oracles import Clairvoyance, oracle
-from edgeexit.replay.outcome import LATE_COMPUTE, LATE_NETWORK, NEVER_ANSWERED, Outcome
+from edgeexit.replay.outcome import LATE_COMPUTE, LATE_CUT, LATE_NETWORK, NEVER_ANSWERED, Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import GridRow
+from edgeexit.replay.study_figures import RowFigures, policy_figures
 from edgeexit.replay.world import World
 
 HINDSIGHT = "best-static-in-hindsight"
 RULE_FOR_ALL = "best-static-for-all"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyFigures:
-    """One policy on one row, over all seeds. Units: fractions of all frames; bytes a frame; ms."""
-
-    objective: float
-    correct_by_deadline: float
-    on_time: float
-    late_network: float
-    late: float
-    replaced: float
-    remote: float
-    bytes_per_frame: float
-    latency_p50_ms: float | None
-    latency_p99_ms: float | None
-    gap_closed: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RowFigures:
-    """One row of a study.
-
-    `oracle_latency` is O1 on the same device, which must emit a guard before the deadline; for a fleet
-    it knows the queue too. `oracle_relaxed` is O1 without guard, `oracle_correctness` O2, a bound for
-    every policy. `gap_points` is what the first has over the floor, in points; `gap_closed` the policy's
-    share of it with its 95 % interval, None where the gap is under half a point; `gain_points` what the
-    policy has over the floor; `gap_error` and `gap_closed_error` are standard errors of the gap, in
-    points, and of the share. `frames` and `seeds` are of these figures; those in `policies` are of the
-    first seeds alone. `late_avoidable` is the share of frames that were late although the relaxed oracle
-    had an answer in time.
-    """
-
-    scenario: str
-    board: str
-    trace: str
-    scale: float
-    deadlines: str
-    contention: str
-    outages: str
-    fleet: str | None
-    frames: int
-    seeds: int
-    floor: float
-    own: float
-    oracle_latency: float
-    oracle_relaxed: float
-    oracle_correctness: float
-    gap_points: float
-    gap_error: float
-    gain_points: float
-    gain_low: float
-    gain_high: float
-    gap_closed: float | None
-    gap_closed_low: float | None
-    gap_closed_high: float | None
-    gap_closed_error: float | None
-    gap_closed_relaxed: float | None
-    late_network: int
-    late_fraction: float
-    late_avoidable: float
-    hindsight_rule: str | None
-    policies: Mapping[str, PolicyFigures]
-    beaten_by: tuple[Beaten, ...]
 
 
 Progress = Callable[[int, int, str], None]
@@ -201,11 +131,12 @@ def study_row(
         gap_closed_error=gap_closed_error(own, floor, latency),
         gap_closed_relaxed=gap_closed(float(own.mean()), float(floor.mean()), bound),
         late_network=int(sum((outcome.fates == LATE_NETWORK).sum() for outcome in own_runs)),
+        late_cut=int(sum((outcome.fates == LATE_CUT).sum() for outcome in own_runs)),
         late_fraction=float(late.mean()),
         late_avoidable=float((late & possible).mean()),
         hindsight_rule=None if rule is None else rule.name,
         policies={
-            name: _figures(outcomes, price, floor_first, float(latency[: len(first)].mean()))
+            name: policy_figures(outcomes, price, floor_first, float(latency[: len(first)].mean()))
             for name, outcomes in runs.items()
         },
         beaten_by=_ahead(scenario.name, whole, price, chosen_on=len(worlds)),
@@ -249,7 +180,7 @@ def with_rule_for_all(
         worlds = row_worlds(row, recording, seeds)
         theirs, own = rule_runs(rule, worlds, row.fleet), row_runs(worlds, make, row.fleet)
         latency = float(_oracle_worth(worlds, row).mean())
-        shared = _figures(theirs, price, figure.policies[FLOOR].objective, latency)
+        shared = policy_figures(theirs, price, figure.policies[FLOOR].objective, latency)
         if more_seeds and may_be_ahead(worth(theirs, price), worth(own, price)):
             more = row_worlds(row, recording, more_seeds)
             theirs = (*theirs, *rule_runs(rule, more, row.fleet))
@@ -271,26 +202,4 @@ def _oracle_worth(worlds: Sequence[World], row: GridRow) -> NDArray[np.float64]:
 
 
 def _late(outcome: Outcome) -> NDArray[np.bool_]:
-    return np.isin(outcome.fates, (LATE_COMPUTE, LATE_NETWORK, NEVER_ANSWERED))
-
-
-def _figures(outcomes: Sequence[Outcome], price: float, floor: float, latency: float) -> PolicyFigures:
-    each = [metrics(outcome, byte_price=price) for outcome in outcomes]
-
-    def mean(read: Callable[[Metrics], float | None]) -> float:
-        return float(np.mean([value for one in each if (value := read(one)) is not None]))
-
-    objective = mean(lambda one: one.objective)
-    return PolicyFigures(
-        objective=objective,
-        correct_by_deadline=mean(lambda one: one.correct_by_deadline),
-        on_time=mean(lambda one: one.on_time),
-        late_network=mean(lambda one: one.late_network),
-        late=mean(lambda one: one.late),
-        replaced=mean(lambda one: one.replaced),
-        remote=mean(lambda one: one.remote),
-        bytes_per_frame=mean(lambda one: one.bytes_per_frame),
-        latency_p50_ms=mean(lambda one: one.latency_p50_ms),
-        latency_p99_ms=mean(lambda one: one.latency_p99_ms),
-        gap_closed=gap_closed(objective, floor, latency),
-    )
+    return np.isin(outcome.fates, (LATE_COMPUTE, LATE_NETWORK, LATE_CUT, NEVER_ANSWERED))

@@ -18,7 +18,7 @@ from edgeexit.replay.plots_study import (
     plot_regret,
 )
 from edgeexit.replay.showcase import Showcase
-from edgeexit.replay.study import RowFigures
+from edgeexit.replay.study_figures import RowFigures
 
 # Gaps above this many points count in the mean; shares of smaller ones are mostly noise.
 COUNTED_GAP = 1.0
@@ -96,9 +96,10 @@ def _tiles(figures: Sequence[RowFigures]) -> list[Tile]:
         tiles.append(Tile("gap closed, mean", f"{float(np.mean(counted)):.3f}", f"least {min(counted):.3f}"))
     beaten = [each for row in figures for each in row.beaten_by if each.certain]
     network = sum(row.late_network for row in figures)
+    cut = sum(row.late_cut for row in figures)
     kilobytes = float(np.mean([row.policies[OWN].bytes_per_frame for row in figures])) / 1000.0
     tiles += [
-        Tile("late for the network", str(network), "answers"),
+        Tile("late for the network", str(network), f"answers; {cut} more by a cut that left nothing"),
         Tile("baselines ahead", str(len(beaten)), "beyond chance, scenario by scenario"),
         Tile("bytes a frame", f"{kilobytes:.1f} kB", "both ways, probes included"),
     ]
@@ -115,6 +116,7 @@ def _table(figures: Sequence[RowFigures]) -> Table:
         "gap closed",
         "best baseline, points to own",
         "late",
+        "by network / cut",
         "kB a frame",
     )
     rows: list[tuple[str, ...]] = []
@@ -132,6 +134,7 @@ def _table(figures: Sequence[RowFigures]) -> Table:
                 "–" if row.gap_closed is None else f"{row.gap_closed:.2f}",
                 "–" if best is None else f"{best} {100.0 * (others[best].objective - own.objective):+.1f}",
                 f"{100.0 * row.late_fraction:.2f} %",
+                f"{row.late_network} / {row.late_cut}",
                 f"{own.bytes_per_frame / 1000.0:.1f}",
             )
         )

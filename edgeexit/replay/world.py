@@ -164,7 +164,9 @@ class World:
         self.rtt_idle_ms = draws.costs.rtt_idle_ms
         self.rtt_busy_ms = draws.costs.rtt_busy_ms
         self.service_factor = draws.costs.service_factor
-        self.expiry_ms = [self.deadlines.expiry_ms(at_ms) for at_ms in self.captured_ms]
+        expiries = [self.deadlines.expiry(at_ms) for at_ms in self.captured_ms]
+        self.expiry_ms = [expiry.at_ms for expiry in expiries]
+        self.cut = [expiry.cut for expiry in expiries]
         self.remote_ms = [profile.remote_ms(boundary) for boundary in range(profile.stage_count)]
         self.quality: list[list[float]] = recording.quality.tolist()
         self.option_quality: list[list[float]] = recording.option_quality[
@@ -189,6 +191,7 @@ class World:
         shorter.captured_ms = self.captured_ms[:frames]
         shorter.samples = self.samples[:frames]
         shorter.expiry_ms = self.expiry_ms[:frames]
+        shorter.cut = self.cut[:frames]
         return shorter
 
     def evidence(self, sample: int) -> list[Evidence]:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeexit.bundle import Bundle
-from edgeexit.decide.answer import Answer, OffloadOutcome, OffloadRecord, Place, Record
+from edgeexit.decide.answer import Answer, Fate, OffloadOutcome, OffloadRecord, Place, Record
 from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
 from edgeexit.decide.latency import LatencyModel
@@ -244,6 +244,35 @@ def test_a_budget_that_shrinks_while_a_stage_runs_is_kept(tiny_bundle: Bundle) -
         assert it.emitted_ms[0] < runner.ended_ms[1]
     assert answer.reason == "deadline"
     assert answer.deadline_ms == OVERRUN_S * 1000 / 2
+
+
+def test_a_budget_cut_to_less_than_has_passed_is_told(tiny_bundle: Bundle) -> None:
+    budgets = LatestBudget(Budget(60_000.0))
+    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
+        Timer(OVERRUN_S / 2, lambda: budgets.set(Budget(OVERRUN_S * 1000 / 8))).start()
+        answer = it.answer()
+        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert not answer.on_time
+    assert answer.cut
+    assert answer.fate is Fate.LATE_CUT
+
+
+def test_a_budget_that_runs_out_by_itself_is_no_cut(tiny_bundle: Bundle) -> None:
+    runner = ScriptedRunner(seconds=(OVERRUN_S, 0.0, 0.0))
+    with rig(tiny_bundle, runner=runner, budgets=FixedBudget(Budget(OVERRUN_S * 500))) as it:
+        answer = it.answer()
+    assert not answer.cut
+    assert answer.fate is Fate.LATE_COMPUTE
+
+
+def test_time_spent_on_a_reply_that_never_comes_is_told(tiny_bundle: Bundle) -> None:
+    transport = HandTransport(lambda _: None)
+    budget = FixedBudget(Budget(OVERRUN_S * 250))
+    with rig(tiny_bundle, send_then_wait, budgets=budget, transport=transport) as it:
+        answer = it.answer()
+    assert answer.network_ms is not None
+    assert 0.0 < answer.network_ms <= answer.latency_ms
 
 
 def test_a_budget_that_grows_lets_deeper_stages_run(tiny_bundle: Bundle) -> None:

@@ -43,6 +43,7 @@ def test_an_expiry_is_where_the_deadline_in_force_is_reached() -> None:
     assert schedule.expiry_ms(30.0) == 60.0  # cut, but not yet over
     assert schedule.expiry_ms(60.0) == 90.0
     assert schedule.expiry_ms(80.0) == 280.0  # extended in time
+    assert [schedule.expiry(at_ms).cut for at_ms in (0.0, -100.0, 30.0, 60.0, 80.0)] == [True] + [False] * 4
     assert schedule.next_change_ms(99.0) == 100.0
     assert schedule.next_change_ms(100.0) == inf
 

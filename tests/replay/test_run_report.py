@@ -87,6 +87,20 @@ def test_a_run_is_counted_as_its_records_say() -> None:
     assert run.decision_us_p50 == 20.0
 
 
+def test_late_answers_of_a_run_are_told_apart_by_what_made_them_late() -> None:
+    late = answer(1, latency_ms=120.0)
+    records: list[Record] = [
+        replace(answer(0), network_ms=40.0),
+        late,  # of a device that did not tell
+        replace(late, frame=2, network_ms=5.0),
+        replace(late, frame=3, network_ms=50.0),
+        replace(late, frame=4, network_ms=50.0, cut=True),
+    ]
+    run = figures(rows_of_records("run", records, TRUTH))
+    assert run.late == 4
+    assert run.late_by == {"late-compute": 1, "late-network": 1, "late-cut": 1}
+
+
 def test_what_is_unknown_is_none() -> None:
     run = figures(rows_of_records("run", RECORDS, {}))
     assert run.correct_by_deadline_fraction is None

@@ -20,7 +20,8 @@ from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import BANDS, PI_4_MS, Board, GridRow, grid_row, standard_grid, vit_tiny
 from edgeexit.replay.showcase import most_telling, showcase, strongest
 from edgeexit.replay.simulator import simulate
-from edgeexit.replay.study import HINDSIGHT, RULE_FOR_ALL, RowFigures, run_study, with_rule_for_all
+from edgeexit.replay.study import HINDSIGHT, RULE_FOR_ALL, run_study, with_rule_for_all
+from edgeexit.replay.study_figures import RowFigures
 from edgeexit.replay.study_report import write_study_report
 from edgeexit.replay.world import world_of
 

@@ -1,0 +1,125 @@
+"""Why an answer was late: by computing, by the network, or because its budget was cut into the past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from edgeexit.decide.decision import Action, Decision, Situation
+from edgeexit.replay.controller import ControllerFactory, controller_of
+from edgeexit.replay.deadlines import DeadlineSchedule
+from edgeexit.replay.delays import constant_delay
+from edgeexit.replay.metrics import metrics
+from edgeexit.replay.outcome import LATE_COMPUTE, LATE_CUT, LATE_NETWORK, ON_TIME, Outcome
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.simulator import simulate
+from edgeexit.replay.world import Scenario
+
+PERIOD_MS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class CutInEveryFrame:
+    """A budget that is cut so long after each capture. Units: ms."""
+
+    at_ms: float
+    to_ms: float
+    budget_ms: float = 250.0
+
+    @property
+    def name(self) -> str:
+        return "cut-in-every-frame"
+
+    def draw(self, random: np.random.Generator, *, frames: int, period_ms: float) -> DeadlineSchedule:
+        starts, budgets = [0.0], [self.budget_ms]
+        for frame in range(frames):
+            starts += [frame * period_ms + self.at_ms, (frame + 1) * period_ms]
+            budgets += [self.to_ms, self.budget_ms]
+        return DeadlineSchedule(starts, budgets)
+
+
+class _SendsAndWaits:
+    """One exit here, then the image is sent, and its reply awaited until the deadline."""
+
+    name = "sends-and-waits"
+
+    def __init__(self, *, anytime: bool = True) -> None:
+        self.anytime = anytime
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.evidence is None:
+            return Decision(Action.CONTINUE, "first-answer")
+        if situation.in_flight is not None:
+            return Decision(Action.WAIT, "reply-awaited")
+        if situation.options and not situation.offloads:
+            return Decision(Action.OFFLOAD, "send", situation.options[0])
+        return Decision(Action.EXIT, "nothing-left")
+
+
+class _ComputesAll:
+    """All stages, however long they take."""
+
+    name = "computes-all"
+    anytime = True
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.stages_done < situation.stage_count:
+            return Decision(Action.CONTINUE, "deeper")
+        return Decision(Action.EXIT, "last-exit")
+
+
+WAITS: ControllerFactory = controller_of(lambda _p, _r: _SendsAndWaits())
+COMPUTES: ControllerFactory = controller_of(lambda _p, _r: _ComputesAll(), transport=False)
+
+
+@pytest.fixture
+def far(scenario: Scenario) -> Scenario:
+    """Replies come after a fifth of a second."""
+    return replace(scenario, delay=constant_delay(200.0), period_ms=PERIOD_MS, frames=40)
+
+
+def run(far: Scenario, recording: Recording, rule: CutInEveryFrame, make: ControllerFactory) -> Outcome:
+    return simulate(replace(far, deadlines=rule), recording, make, 1)
+
+
+@pytest.mark.parametrize("make", [WAITS, COMPUTES], ids=["waiting", "computing"])
+def test_a_budget_cut_to_less_than_has_passed_is_a_cause_of_its_own(
+    far: Scenario, recording: Recording, make: ControllerFactory
+) -> None:
+    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=80.0), make)
+    assert (outcome.fates == LATE_CUT).all()
+    figures = metrics(outcome)
+    assert (figures.late_cut, figures.late_network, figures.late_compute) == (1.0, 0.0, 0.0)
+    assert figures.late == 1.0
+    assert outcome.value.sum() == 0.0
+
+
+def test_an_answer_given_before_the_cut_counts(far: Scenario, recording: Recording) -> None:
+    outcome = run(far, recording, CutInEveryFrame(at_ms=245.0, to_ms=80.0), COMPUTES)
+    assert (outcome.fates == ON_TIME).all()
+
+
+def test_a_cut_that_leaves_time_is_no_excuse_for_waiting(far: Scenario, recording: Recording) -> None:
+    # Two milliseconds are left, and a device looks at its budget every ten.
+    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=127.0), WAITS)
+    late = outcome.fates != ON_TIME
+    assert late.any()
+    assert (outcome.fates[late] == LATE_NETWORK).all()
+    assert outcome.by_timer[late].any()
+
+
+def test_a_cut_that_leaves_time_is_no_excuse_for_computing(far: Scenario, recording: Recording) -> None:
+    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=127.0), COMPUTES)
+    late = outcome.fates != ON_TIME
+    assert late.any()
+    assert (outcome.fates[late] == LATE_COMPUTE).all()
+
+
+def test_waiting_past_a_deadline_that_nobody_cut_is_the_networks_doing(
+    far: Scenario, recording: Recording
+) -> None:
+    patient = controller_of(lambda _p, _r: _SendsAndWaits(anytime=False))
+    outcome = run(far, recording, CutInEveryFrame(at_ms=1.0, to_ms=150.0), patient)
+    assert (outcome.fates == LATE_NETWORK).all()
