@@ -82,16 +82,28 @@ def sign_bundle(bundle: Bundle, key: SecretKey, *, unix_s: int) -> Bundle:
     return open_bundle(bundle.path, expected_digest=bundle.digest, trust=Trust((key.public,)))
 
 
+def require_room(out: Path) -> bool:
+    """Refuse a place that holds what is no bundle; whether something, a bundle or its ruin, is there.
+
+    Raises: BundleError.
+    """
+    if not os.path.lexists(out):
+        return False
+    fix = "choose another place, or move it away"
+    if out.is_symlink() or not out.is_dir():
+        raise BundleError(f"{out} is in the way", file=str(out), why="it is not a directory", fix=fix)
+    if not any(out.iterdir()):
+        return False
+    if not (out / MANIFEST_FILE).is_file():
+        why = "it holds something else than a bundle"
+        raise BundleError(f"{out} is in the way", file=str(out), why=why, fix=fix)
+    return True
+
+
 def _standing(out: Path, digest: str, *, replace: bool) -> Bundle | None:
     """The same bundle where it already stands at `out`; None where there is room for it."""
-    if not os.path.lexists(out):
+    if not require_room(out):
         return None
-    if out.is_symlink() or not out.is_dir():
-        raise BundleError(f"{out} is in the way", file=str(out), why="it is not a directory")
-    if not any(out.iterdir()):
-        return None
-    if not (out / MANIFEST_FILE).is_file():
-        raise BundleError(f"{out} is in the way", file=str(out), why="it holds something else than a bundle")
     try:
         standing = open_bundle(out)
     except BundleError:

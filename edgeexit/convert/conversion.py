@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from edgeexit.bundle.manifest import BoundaryCodec
+from edgeexit.bundle.write import require_room
 from edgeexit.convert.calibrating import certify_consistency
 from edgeexit.convert.codecs import measure_codecs
 from edgeexit.convert.golden import golden_vectors
+from edgeexit.convert.kept import KeptSteps
 from edgeexit.convert.key import (
+    arrays_digest,
     conversion_key,
     data_digest,
     finished,
     runtime_tools,
+    stage_digest,
+    steps_base,
     store_report,
     weights_digest,
 )
@@ -46,8 +53,9 @@ def convert(
     """Turn a network into a bundle at `out`, with its report beside it.
 
     `calibration` was held out of training; `test`, where given, serves the figures of the report and
-    nothing else. Nothing is written if a step fails. The same conversion, its bundle still whole at
-    `out`, is not done again; another bundle at `out` is replaced.
+    nothing else. Nothing is written if a step fails. A conversion that was killed goes on from the steps
+    that it had finished. The same conversion, its bundle still whole at `out`, is not done again; another
+    bundle at `out` is replaced.
     Raises: ConvertError and its leaves, DataError, ConfigError, BundleError, MissingExtra, RunnerError.
     """
     check_set(calibration, what="calibration", plan=plan, least=plan.golden_samples)
@@ -60,16 +68,19 @@ def convert(
     if stored is not None:
         progress(Step("convert", 1, 1, "already converted"))
         return stored
+    require_room(out)
     steps = Steps(progress, time.monotonic)
-    stages, samples = _slice(network, plan, calibration, steps)
-    with tempfile.TemporaryDirectory(prefix="edgeexit-convert-") as folder:
-        lowered = _lower(back_end, stages, samples[0], Path(folder), steps)
-        maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps)
+    with KeptSteps(out, steps_base(network, tools)) as kept:
+        if kept.kept:
+            progress(Step("resume", 1, 1, f"{kept.kept} steps were finished before; the same ones are used"))
+        stages, samples = _slice(network, plan, calibration, steps)
+        lowered = _lower(back_end, stages, samples[0], kept, steps)
+        maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps, kept)
         variants: list[MeasuredVariant] = []
         for name in plan.variants:
             variants.append(maker.make(name, variants[0] if variants else None))
         variants = _consistent(plan, variants)
-        codecs = _codecs(plan, stages, lowered, calibration, steps)
+        codecs = _codecs(plan, stages, lowered, calibration, kept, steps)
         with steps.step("write", 1):
             golden = golden_vectors(stages, samples, plan.golden_samples)
             origin = Origin(tools, weights_digest(network), data_digest(calibration))
@@ -109,16 +120,16 @@ def _lower(
     back_end: Lowering,
     stages: Sequence[SlicedStage],
     sample: Sequence[Reference],
-    folder: Path,
+    kept: KeptSteps,
     steps: Steps,
 ) -> tuple[Path, ...]:
     """One f32 file a stage."""
     lowered: list[Path] = []
     with steps.step("lower", len(stages)) as tell:
         for stage, reference in zip(stages, sample, strict=True):
-            path = folder / f"{stage.index}.f32.tflite"
-            path.write_bytes(back_end.lower(stage, reference.inputs))
-            lowered.append(path)
+            parts = [stage_digest(stage.module), arrays_digest(reference.inputs)]
+            make = partial(back_end.lower, stage, reference.inputs)
+            lowered.append(kept.file(f"{stage.index}-f32", parts, make))
             tell(len(lowered))
     return tuple(lowered)
 
@@ -151,21 +162,35 @@ def _codecs(
     stages: Sequence[SlicedStage],
     lowered: Sequence[Path],
     calibration: LabelledSet,
+    kept: KeptSteps,
     steps: Steps,
 ) -> tuple[tuple[BoundaryCodec, ...], ...]:
     subset = evenly(len(calibration.images), plan.codec_samples)
+    images, targets = calibration.images[subset], calibration.targets[subset]
     with steps.step("codecs", len(subset)) as tell:
-        return measure_codecs(
-            stages,
-            lowered,
-            calibration.images[subset],
-            calibration.targets[subset],
-            task=plan.task,
-            error_scale=plan.quality_scale,
-            wanted=plan.codecs,
-            workers=plan.workers,
-            tell=tell,
-        )
+
+        def measure() -> bytes:
+            return msgspec.json.encode(
+                measure_codecs(
+                    stages,
+                    lowered,
+                    images,
+                    targets,
+                    task=plan.task,
+                    error_scale=plan.quality_scale,
+                    wanted=plan.codecs,
+                    workers=plan.workers,
+                    tell=tell,
+                )
+            )
+
+        parts = [
+            *(path.name for path in lowered),
+            arrays_digest({"images": images, "targets": targets}),
+            f"{plan.task} {plan.quality_scale} {plan.codecs}",
+        ]
+        found = kept.file("codecs", parts, measure).read_bytes()
+        return msgspec.json.decode(found, type=tuple[tuple[BoundaryCodec, ...], ...])
 
 
 def _row(

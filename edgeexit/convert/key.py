@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 import edgeexit
 from edgeexit.bundle.store import open_bundle
@@ -52,12 +54,24 @@ def weights_digest(network: MultiExitNetwork) -> str:
     """SHA-256 over all weights and the structure that they fill."""
     digest = hashlib.sha256()
     for index, stage in enumerate(network.stages):
-        # The structure as torch prints it, so that a changed activation or kernel size is seen too.
-        digest.update(f"{index} {stage!r}".encode())
-        for name, tensor in (*stage.named_parameters(), *stage.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(_bytes_of(tensor.detach().cpu().numpy()))
+        digest.update(f"{index} ".encode())
+        _add_stage(digest, stage)
     return digest.hexdigest()
+
+
+def stage_digest(stage: nn.Module) -> str:
+    """SHA-256 over the weights of one stage and their structure."""
+    digest = hashlib.sha256()
+    _add_stage(digest, stage)
+    return digest.hexdigest()
+
+
+def _add_stage(digest: hashlib._Hash, stage: nn.Module) -> None:
+    # The structure as torch prints it, so that a changed activation or kernel size is seen too.
+    digest.update(repr(stage).encode())
+    for name, tensor in (*stage.named_parameters(), *stage.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(_bytes_of(tensor.detach().cpu().numpy()))
 
 
 def data_digest(labelled: LabelledSet) -> str:
@@ -85,6 +99,23 @@ def conversion_key(
         digest.update(path.read_bytes())
     for labelled in (calibration, test):
         digest.update(b"none" if labelled is None else data_digest(labelled).encode())
+    return digest.hexdigest()
+
+
+def steps_base(network: MultiExitNetwork, tools: tuple[str, ...]) -> str:
+    """SHA-256 over what every step of a conversion depends on: code and tools."""
+    digest = hashlib.sha256(msgspec.json.encode(tools))
+    for path in _sources(network):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def arrays_digest(tensors: Mapping[str, NDArray[np.generic]]) -> str:
+    """SHA-256 over named arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(_bytes_of(array))
     return digest.hexdigest()
 
 

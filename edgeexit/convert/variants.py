@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import RiskControl
 from edgeexit.convert.accuracy import agreement, answer_set, answers_of, quality
 from edgeexit.convert.calibrating import FittedExit, certify, fit_exits
+from edgeexit.convert.kept import KeptSteps
+from edgeexit.convert.key import arrays_digest, data_digest
 from edgeexit.convert.parity import Reference, StageParity, check_parity
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, Tolerances, VariantName
 from edgeexit.convert.progress import Steps
@@ -48,6 +51,7 @@ class VariantMaker:
     calibration: LabelledSet
     test: LabelledSet | None
     steps: Steps
+    kept: KeptSteps
 
     def make(self, name: VariantName, reference: MeasuredVariant | None) -> MeasuredVariant:
         """One variant; `reference` is the float one, None while that is being made.
@@ -101,16 +105,21 @@ class VariantMaker:
             return self.lowered
         models = []
         for stage, path in zip(self.stages, self.lowered, strict=True):
-            models.append(path.with_name(f"{stage.index}.{name}.tflite"))
             inputs = [sample[stage.index].inputs for sample in self.samples]
-            models[-1].write_bytes(quantise(path.read_bytes(), name, stage=stage.index, inputs=inputs))
+            make = partial(quantise, path.read_bytes(), name, stage=stage.index, inputs=inputs)
+            seen = [arrays_digest(each) for each in inputs]
+            models.append(self.kept.file(f"{stage.index}-{name}", [path.name, *seen], make))
         return tuple(models)
 
     def _answer(
         self, name: VariantName, what: str, models: Sequence[Path], labelled: LabelledSet
     ) -> NDArray[np.float32]:
         with self.steps.step(f"{what} {name}", len(labelled.images)) as tell:
-            return answer_set(self.stages, models, labelled.images, workers=self.plan.workers, tell=tell)
+            answer = partial(
+                answer_set, self.stages, models, labelled.images, workers=self.plan.workers, tell=tell
+            )
+            parts = [*(path.name for path in models), data_digest(labelled)]
+            return self.kept.array(f"answers-{name}", parts, answer)
 
 
 def _bound(name: VariantName, tolerances: Tolerances) -> float | None:
