@@ -17,13 +17,21 @@ DEVICE = [
 TRUST = ["cryptography>=42"]
 # Payloads that are compressed on their way; Python has it from 3.14 on.
 ZSTD = ["backports.zstd>=1; python_version<'3.14'"]
+# Less compression in less time.
+LZ4 = ["lz4>=4.3"]
 # tomli-w writes the configuration that a demo or a flash gives to a board.
 DEPLOY = ["asyncssh>=2.18", "tomli-w>=1"]
 REPORT = ["matplotlib>=3.8"]
 VIDEO = ["opencv-python-headless>=4.9"]
 BROKER = ["iotcore>=0.4,<0.5"]
+# Stages as ONNX files; for a GPU, its build of the same package stands in.
+ONNX = ["onnxruntime>=1.20"]
 # torch is pinned: litert-torch is built against one torch, and its CPU build is then taken.
-CONVERT = ["torch==2.13.0", "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "scikit-learn>=1.4"]
+# The last of these export to ONNX, and run what came out.
+CONVERT = [
+    *("torch==2.13.0", "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "scikit-learn>=1.4"),
+    *("onnx>=1.20", "onnxscript>=0.7", *ONNX),
+]
 # Models that others publish. torchvision is what timm asks for; it fits the pinned torch.
 MODELS = ["timm==1.0.31", "torchvision==0.28.0", "transformers>=5.20,<6", "onnx>=1.20"]
 DEV = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "setuptools", "wheel"]
@@ -40,6 +48,7 @@ setup(
     package_dir={"edgeexit.devices": "devices"},
     package_data={
         "edgeexit": ["py.typed"],
+        "edgeexit.convert": ["requirements/*.txt"],
         "edgeexit.devices": ["profiles/*.toml", "systemd/*", "broker/*", "provision/*"],
     },
     install_requires=[
@@ -53,14 +62,16 @@ setup(
         "device": DEVICE,
         "gateway": [*DEVICE, *TRUST],
         "trust": TRUST,
+        "onnx": ONNX,
         "broker": BROKER,
         "zstd": ZSTD,
+        "lz4": LZ4,
         "video": VIDEO,
         "deploy": [*DEPLOY, *TRUST],
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
         "models": [*MODELS, *CONVERT, *DEVICE],
-        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *ZSTD, *DEV],
+        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *ZSTD, *LZ4, *DEV],
     },
     entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
 )

@@ -22,7 +22,8 @@ ITEM_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1,
 Task = Literal["classification", "regression"]
 Precision = Literal["f32", "f16", "int8"]
 Format = Literal["tflite", "onnx"]
-# The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts.
+# The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts; behind "pool" how many patches become
+# one; behind "bottleneck" how many values each token comes down to.
 CodecName = Literal[
     "raw",
     "f16",
@@ -36,9 +37,23 @@ CodecName = Literal[
     "u8-zstd",
     "int8-zstd",
     "int4-zstd",
+    "int4-token-zstd",
+    "u8-lz4",
+    "int8-lz4",
+    "int4-lz4",
     "jpeg95",
     "jpeg85",
     "jpeg70",
+    "jpeg50",
+    "jpeg30",
+    "pool4-int8",
+    "pool4-int4",
+    "bottleneck8",
+    "bottleneck4",
+    "bottleneck2",
+    "bottleneck8-zstd",
+    "bottleneck4-zstd",
+    "bottleneck2-zstd",
 ]
 
 

@@ -23,27 +23,28 @@ from edgeexit.convert.slicing import Arrays, SlicedStage
 from edgeexit.models.protocol import IMAGE
 from edgeexit.transport.codecs import (
     abilities_for,
-    codec_name,
     decode_tensors,
     encode_tensors,
     payload_bytes,
     sent_bytes,
     size_varies,
+    uncompressed,
 )
 from edgeexit.transport.storage import require_abilities
 
 # 8-bit images are what cameras give: u8 loses nothing there. Deeper tensors have no such grid.
-INPUT_CODECS: tuple[CodecName, ...] = ("raw", "u8", "u8-zstd", "jpeg95", "jpeg85", "jpeg70")
+INPUT_CODECS: tuple[CodecName, ...] = (
+    *("raw", "u8", "u8-zstd", "u8-lz4"),
+    *("jpeg95", "jpeg85", "jpeg70", "jpeg50", "jpeg30"),
+)
 HIDDEN_CODECS: tuple[CodecName, ...] = (
-    *("raw", "f16", "int8", "int8-token", "int8-channel", "int8-zstd"),
-    *("int4", "int4-token", "int4-channel", "int4-zstd"),
+    *("raw", "f16", "int8", "int8-token", "int8-channel", "int8-zstd", "int8-lz4"),
+    *("int4", "int4-token", "int4-channel", "int4-zstd", "int4-token-zstd", "int4-lz4"),
 )
 
 # Compression that saves less is not offered: it costs time at both ends, and every option costs the policy
 # time at every decision. A device then weighs bytes against the encoding time that it measures.
 COMPRESSED_BELOW = 0.9
-
-_COMPRESSED = "-zstd"
 
 
 def codecs_of(boundary: int, wanted: Sequence[CodecName]) -> tuple[CodecName, ...]:
@@ -77,7 +78,7 @@ def measure_codecs(
         frozenset().union(*(abilities_for(codec) for _, codec in offered)), needed_for="measuring codecs"
     )
     # Raw loses nothing, so raw's answers are those of the untouched chain.
-    lossy = dict.fromkeys((b, _uncompressed(codec)) for b, codec in offered)
+    lossy = dict.fromkeys((b, uncompressed(codec)) for b, codec in offered)
     answers = {key: np.empty((1, len(images), width), dtype=np.float32) for key in lossy}
     sizes = {(b, codec): np.empty(len(images)) for b, codec in offered if size_varies(codec)}
 
@@ -107,7 +108,7 @@ def measure_codecs(
             measured
             for codec in codecs_of(b, wanted)
             for measured in _offer(
-                stages[b].inputs, codec, best - means[b, _uncompressed(codec)], sizes.get((b, codec))
+                stages[b].inputs, codec, best - means[b, uncompressed(codec)], sizes.get((b, codec))
             )
         )
         for b in range(len(stages))
@@ -123,15 +124,10 @@ def _offer(
         size_bytes = payload_bytes(specs, codec)
         return (BoundaryCodec(codec=codec, payload_bytes=size_bytes, quality_cost=cost),)
     mean_bytes, p95_bytes = ceil(sizes.mean()), ceil(np.quantile(sizes, 0.95))
-    plain = _uncompressed(codec)
+    plain = uncompressed(codec)
     if plain != codec and mean_bytes > COMPRESSED_BELOW * payload_bytes(specs, plain):
         return ()
     return (BoundaryCodec(codec=codec, payload_bytes=mean_bytes, quality_cost=cost, p95_bytes=p95_bytes),)
-
-
-def _uncompressed(codec: CodecName) -> CodecName:
-    """The codec that gives the same values; itself where it compresses nothing."""
-    return codec_name(codec.removesuffix(_COMPRESSED))
 
 
 def _answer(chain: Sequence[LoweredStage], tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:

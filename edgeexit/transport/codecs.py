@@ -6,8 +6,13 @@ int8   float32 as 8 bits, affine, one scale and zero point a tensor; int8-token,
        for every token or channel
 int4   the same with 4 bits, two values a byte
 u8     values from 0 to 1 as 8 bits: lossless for pixels that were bytes divided by 255
--zstd  compressed on top of that, without further loss, where it makes fewer bytes
+-zstd, -lz4 compressed on top of that, without further loss, where it makes fewer bytes
 jpeg95 images from 0 to 1 as JPEG files of quality 95
+pool4-int8, pool4-int4: what a bundle's packer made of the boundary, four patches in one, 8 or 4 bits a value
+with one scale a token
+bottleneck8: what a learnt packer made of it, eight values a token, each a whole number from -8 to 7
+
+What travels under the last two is not the boundary: `edgeexit.runner.packing` makes it there and back.
 
 Tensors that are not float32 always travel raw.
 """
@@ -26,7 +31,15 @@ from edgeexit.errors import WireError
 from edgeexit.transport import wire
 from edgeexit.transport.affine import Per, affine, axis_of
 from edgeexit.transport.protocol import Tensor
-from edgeexit.transport.storage import JPEG, NIBBLES, ZSTD, Storage, jpeg_cap_bytes, store, write_jpeg
+from edgeexit.transport.storage import (
+    JPEG,
+    NIBBLES,
+    Compression,
+    Storage,
+    jpeg_cap_bytes,
+    store,
+    write_jpeg,
+)
 from edgeexit.transport.wire import Header, Kind, WireTensor
 
 _F32 = np.dtype(np.float32)
@@ -44,19 +57,25 @@ _WIRE_DTYPE: dict[str, str] = {"float32": "f4", "float16": "f2", "int8": "i1", "
 
 @dataclass(frozen=True, slots=True)
 class _Coding:
-    """What a codec does to a float32 tensor. `quality` is that of JPEG, None without."""
+    """What a codec does to a float32 tensor.
+
+    `quality` is that of JPEG, None without. `whole` values are rounded and keep the scale 1. `packed`: a
+    bundle's packer comes before it, and its other half after it.
+    """
 
     dtype: Literal["f4", "f2", "i1", "u1"]
     bits: int = 8
     per: Per = "tensor"
-    zstd: bool = False
+    compression: Compression | None = None
     quality: int | None = None
+    whole: bool = False
+    packed: bool = False
 
     @property
     def abilities(self) -> frozenset[str]:
         """What sender and receiver must be able to do."""
         needed = {NIBBLES} if self.bits == 4 else set()
-        needed |= {ZSTD} if self.zstd else set()
+        needed |= set() if self.compression is None else {self.compression}
         return frozenset(needed | ({JPEG} if self.quality is not None else set()))
 
 
@@ -70,12 +89,26 @@ _CODINGS: dict[CodecName, _Coding] = {
     "int4": _Coding("i1", bits=4),
     "int4-token": _Coding("i1", bits=4, per="token"),
     "int4-channel": _Coding("i1", bits=4, per="channel"),
-    "u8-zstd": _Coding("u1", zstd=True),
-    "int8-zstd": _Coding("i1", zstd=True),
-    "int4-zstd": _Coding("i1", bits=4, zstd=True),
+    "u8-zstd": _Coding("u1", compression="zstd"),
+    "int8-zstd": _Coding("i1", compression="zstd"),
+    "int4-zstd": _Coding("i1", bits=4, compression="zstd"),
+    "int4-token-zstd": _Coding("i1", bits=4, per="token", compression="zstd"),
+    "u8-lz4": _Coding("u1", compression="lz4"),
+    "int8-lz4": _Coding("i1", compression="lz4"),
+    "int4-lz4": _Coding("i1", bits=4, compression="lz4"),
     "jpeg95": _Coding("u1", quality=95),
     "jpeg85": _Coding("u1", quality=85),
     "jpeg70": _Coding("u1", quality=70),
+    "jpeg50": _Coding("u1", quality=50),
+    "jpeg30": _Coding("u1", quality=30),
+    "pool4-int8": _Coding("i1", per="token", packed=True),
+    "pool4-int4": _Coding("i1", bits=4, per="token", packed=True),
+    "bottleneck8": _Coding("i1", bits=4, whole=True, packed=True),
+    "bottleneck4": _Coding("i1", bits=4, whole=True, packed=True),
+    "bottleneck2": _Coding("i1", bits=4, whole=True, packed=True),
+    "bottleneck8-zstd": _Coding("i1", bits=4, whole=True, packed=True, compression="zstd"),
+    "bottleneck4-zstd": _Coding("i1", bits=4, whole=True, packed=True, compression="zstd"),
+    "bottleneck2-zstd": _Coding("i1", bits=4, whole=True, packed=True, compression="zstd"),
 }
 
 
@@ -99,7 +132,18 @@ def abilities_for(codec: str) -> frozenset[str]:
 def size_varies(codec: CodecName) -> bool:
     """Whether the size of a payload depends on its values."""
     coding = _CODINGS[codec]
-    return coding.zstd or coding.quality is not None
+    return coding.compression is not None or coding.quality is not None
+
+
+def is_packed(codec: str) -> bool:
+    """Whether a bundle's packer makes what travels. Raises: WireError for a name that is no codec."""
+    return _CODINGS[codec_name(codec)].packed
+
+
+def uncompressed(codec: CodecName) -> CodecName:
+    """The codec that gives the same values without compressing them; itself where it compresses nothing."""
+    compression = _CODINGS[codec].compression
+    return codec if compression is None else codec_name(codec.removesuffix(f"-{compression}"))
 
 
 def encode_tensors(tensors: Mapping[str, Tensor], codec: CodecName) -> tuple[WireTensor, ...]:
@@ -171,12 +215,16 @@ def _encode(name: str, tensor: Tensor, codec: CodecName, coding: _Coding, tensor
         if coding.quality is not None:
             file = write_jpeg(pixels, coding.quality)
             return replace(coded, data=file, storage=Storage.JPEG, packed_shape=pixels.shape)
+    elif coding.whole:
+        # Runtimes differ in the last bits, and a value halfway between two codes may become either.
+        codes = np.clip(np.rint(values), -8, 7).astype(np.int8)
+        coded = WireTensor(name, "i1", codes, (1.0,), (0,))
     else:
         found = affine(values, coding.bits, axis_of(values.shape, coding.per, tensors))
         coded = WireTensor(name, "i1", found.codes, found.scale, found.zero_point, found.axis)
-    if not coding.zstd and coding.bits == 8:
+    if coding.compression is None and coding.bits == 8:
         return coded
-    storage, stored = store(coded.data, zstd=coding.zstd, nibbles=coding.bits == 4)
+    storage, stored = store(coded.data, compression=coding.compression, nibbles=coding.bits == 4)
     if storage is Storage.PLAIN:
         return coded
     return replace(coded, data=stored, storage=storage, packed_shape=values.shape)

@@ -14,11 +14,15 @@ from functools import cache
 from importlib import import_module, util
 from math import prod
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.errors import MissingExtra, WireError
+
+# How values may be compressed on their way; both lose nothing.
+Compression = Literal["zstd", "lz4"]
 
 # The fastest level: what a codec has quantised is close to noise, and more searching finds little in it.
 _ZSTD_LEVEL = 1
@@ -35,24 +39,29 @@ _Bytes = NDArray[np.uint8]
 
 
 class Storage(IntEnum):
-    """The `codec` of a tensor in a frame. 2 is set aside for lz4, which nothing writes or reads yet."""
+    """The `codec` of a tensor in a frame."""
 
     PLAIN = 0
     ZSTD = 1
+    LZ4 = 2
+    """An LZ4 block, without a frame: how much it holds is in the header."""
     NIBBLES = 3
     """Two 4-bit values a byte, the first in the lower half."""
     NIBBLES_ZSTD = 4
     JPEG = 5
+    NIBBLES_LZ4 = 6
 
 
 # What a gateway says in its adverts that it can unpack; the names of abilities, not of libraries.
-NIBBLES, ZSTD, JPEG = "nibbles", "zstd", "jpeg"
+NIBBLES, ZSTD, LZ4, JPEG = "nibbles", "zstd", "lz4", "jpeg"
 
 ABILITIES: dict[Storage, frozenset[str]] = {
     Storage.PLAIN: frozenset(),
     Storage.ZSTD: frozenset({ZSTD}),
+    Storage.LZ4: frozenset({LZ4}),
     Storage.NIBBLES: frozenset({NIBBLES}),
     Storage.NIBBLES_ZSTD: frozenset({NIBBLES, ZSTD}),
+    Storage.NIBBLES_LZ4: frozenset({NIBBLES, LZ4}),
     Storage.JPEG: frozenset({JPEG}),
 }
 
@@ -65,6 +74,8 @@ def abilities() -> frozenset[str]:
     found = {NIBBLES}
     if _zstd_module() is not None:
         found.add(ZSTD)
+    if util.find_spec("lz4") is not None:
+        found.add(LZ4)
     if util.find_spec("PIL") is not None:
         found.add(JPEG)
     return frozenset(found)
@@ -75,6 +86,8 @@ def require_abilities(wanted: frozenset[str], *, needed_for: str) -> None:
     missing = wanted - abilities()
     if ZSTD in missing:
         raise MissingExtra("backports.zstd", extra="zstd", needed_for=needed_for)
+    if LZ4 in missing:
+        raise MissingExtra("lz4", extra="lz4", needed_for=needed_for)
     if JPEG in missing:
         raise MissingExtra("pillow", extra="device", needed_for=needed_for)
 
@@ -89,8 +102,10 @@ def storage_of(codec: int, dtype: str, shape: Sequence[int], raw_bytes: int, sto
         Storage.PLAIN: stored_bytes == raw_bytes,
         # What does not get smaller travels as it is.
         Storage.ZSTD: 0 < stored_bytes < raw_bytes,
+        Storage.LZ4: 0 < stored_bytes < raw_bytes,
         Storage.NIBBLES: dtype == "i1" and stored_bytes == packed_bytes,
         Storage.NIBBLES_ZSTD: dtype == "i1" and 0 < stored_bytes < packed_bytes,
+        Storage.NIBBLES_LZ4: dtype == "i1" and 0 < stored_bytes < packed_bytes,
         Storage.JPEG: dtype == "u1"
         and _picture(shape) is not None
         and 0 < stored_bytes <= jpeg_cap_bytes(raw_bytes),
@@ -105,20 +120,26 @@ def jpeg_cap_bytes(raw_bytes: int) -> int:
     return raw_bytes + _JPEG_OVERHEAD_BYTES
 
 
-def store(data: NDArray[np.generic], *, zstd: bool, nibbles: bool = False) -> tuple[Storage, _Bytes]:
+def store(
+    data: NDArray[np.generic], *, compression: Compression | None, nibbles: bool = False
+) -> tuple[Storage, _Bytes]:
     """The bytes of a tensor, and how they are stored: compressed only where that makes them fewer.
 
-    With `nibbles`, int8 values from -8 to 7 take half a byte each. Raises: WireError without zstd.
+    With `nibbles`, int8 values from -8 to 7 take half a byte each. Raises: WireError without the library.
     """
     values = np.ascontiguousarray(data).reshape(-1).view(np.uint8)  # shape → (bytes,)
     plain = Storage.PLAIN
     if nibbles:
         plain, values = Storage.NIBBLES, _pack(values)
-    if zstd:
+    if compression is None:
+        return plain, values
+    if compression == "zstd":
+        smaller = Storage.NIBBLES_ZSTD if nibbles else Storage.ZSTD
         compressed = np.frombuffer(_zstd().compress(values.data, _ZSTD_LEVEL), np.uint8)
-        if compressed.size < values.size:
-            return (Storage.NIBBLES_ZSTD if nibbles else Storage.ZSTD), compressed
-    return plain, values
+    else:
+        smaller = Storage.NIBBLES_LZ4 if nibbles else Storage.LZ4
+        compressed = np.frombuffer(_lz4().compress(values.tobytes(), store_size=False), np.uint8)
+    return (smaller, compressed) if compressed.size < values.size else (plain, values)
 
 
 def restore(
@@ -132,12 +153,13 @@ def restore(
         return _read_jpeg(stored.tobytes(), shape)
     count = prod(shape)
     raw_bytes = count * dtype.itemsize
-    packed = storage in (Storage.NIBBLES, Storage.NIBBLES_ZSTD)
+    packed = storage in (Storage.NIBBLES, Storage.NIBBLES_ZSTD, Storage.NIBBLES_LZ4)
+    stored_bytes = (raw_bytes + 1) // 2 if packed else raw_bytes
     data = stored
     if storage in (Storage.ZSTD, Storage.NIBBLES_ZSTD):
-        data = np.frombuffer(
-            _decompress(stored.tobytes(), (raw_bytes + 1) // 2 if packed else raw_bytes), np.uint8
-        )
+        data = np.frombuffer(_decompress(stored.tobytes(), stored_bytes), np.uint8)
+    elif storage in (Storage.LZ4, Storage.NIBBLES_LZ4):
+        data = np.frombuffer(_decompress_lz4(stored.tobytes(), stored_bytes), np.uint8)
     if packed:
         data = _unpack(data.view(np.uint8), count)
     return data.view(dtype).reshape(shape)  # (bytes,) → shape
@@ -231,6 +253,24 @@ def _decompress(data: bytes, expected_bytes: int) -> bytes:
     if len(found) != expected_bytes or not reader.eof or reader.unused_data:
         raise WireError(f"zstd: not the {expected_bytes} bytes that the frame declares")
     return found
+
+
+def _decompress_lz4(data: bytes, expected_bytes: int) -> bytes:
+    lz4 = _lz4()
+    try:
+        found: bytes = lz4.decompress(data, uncompressed_size=expected_bytes)
+    except (lz4.LZ4BlockError, MemoryError, OverflowError, ValueError) as error:
+        raise WireError(f"lz4: {error}") from error
+    if len(found) != expected_bytes:
+        raise WireError(f"lz4: {len(found)} bytes, the frame declares {expected_bytes}")
+    return found
+
+
+def _lz4() -> ModuleType:
+    try:
+        return import_module("lz4.block")
+    except ImportError as error:
+        raise WireError("lz4 is not installed here: pip install 'edgeexit[lz4]'") from error
 
 
 def _zstd() -> ModuleType:

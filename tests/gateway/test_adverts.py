@@ -30,7 +30,7 @@ def test_sequence_rises_within_one_life() -> None:
     assert {advert.boot_id for advert in adverts} == {advertiser.boot_id}
     assert Advertiser().boot_id != advertiser.boot_id
     # What a development environment has installed.
-    assert {advert.unpacks for advert in adverts} == {("jpeg", "nibbles", "zstd")}
+    assert {advert.unpacks for advert in adverts} == {("jpeg", "lz4", "nibbles", "zstd")}
 
 
 @given(st.lists(BUNDLES, max_size=64))

@@ -14,6 +14,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from lz4 import block
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,9 +26,11 @@ from edgeexit.transport.codecs import (
     abilities_for,
     decode_tensors,
     encode_tensors,
+    is_packed,
     payload_bytes,
     sent_bytes,
     size_varies,
+    uncompressed,
 )
 from edgeexit.transport.storage import Storage
 from edgeexit.transport.wire import Header, Kind, WireTensor
@@ -41,6 +44,10 @@ STEPS: dict[CodecName, tuple[int, str]] = {
     "int4-token": (4, "token"),
     "int4-channel": (4, "channel"),
     "int4-zstd": (4, "tensor"),
+    "int4-token-zstd": (4, "token"),
+    "int8-lz4": (8, "tensor"),
+    "int4-lz4": (4, "tensor"),
+    "pool4-int8": (8, "token"),
 }
 HEADER = Header(kind=Kind.REQUEST, request_id=bytes(16), bundle_digest=bytes(16))
 
@@ -85,10 +92,25 @@ def test_values_come_back_within_one_step_and_zero_stays(
     assert not back[array == 0.0].any()
 
 
-@given(_images)
-def test_compressed_pixels_are_exact(pixels: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("codec", ["u8-zstd", "u8-lz4"])
+@given(pixels=_images)
+def test_compressed_pixels_are_exact(codec: CodecName, pixels: NDArray[np.uint8]) -> None:
     image = pixels.astype(np.float32) / np.float32(255.0)
-    assert np.array_equal(_there_and_back(image, "u8-zstd"), image)
+    assert np.array_equal(_there_and_back(image, codec), image)
+
+
+@pytest.mark.parametrize("codec", ["bottleneck8", "bottleneck2-zstd"])
+@given(
+    codes=hnp.arrays(np.int8, (1, 5, 3), elements=st.integers(-8, 7)),
+    off=st.floats(-0.4375, 0.4375, width=32),
+)
+def test_learnt_codes_are_whole_numbers_of_four_bits(
+    codec: CodecName, codes: NDArray[np.int8], off: float
+) -> None:
+    near = codes.astype(np.float32) + np.float32(off)
+    assert np.array_equal(_there_and_back(near, codec), codes)
+    far = np.full((1, 2, 2), 99.0, np.float32)
+    assert np.array_equal(_there_and_back(far, codec), np.full((1, 2, 2), 7.0))
 
 
 @given(_images, st.sampled_from(["jpeg95", "jpeg85", "jpeg70"]))
@@ -129,14 +151,20 @@ def test_what_does_not_shrink_travels_as_it_is() -> None:
     noise = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
     assert encode_tensors({"a": noise}, "u8-zstd")[0].storage is Storage.PLAIN
     assert encode_tensors({"a": np.zeros_like(noise)}, "u8-zstd")[0].storage is Storage.ZSTD
+    assert encode_tensors({"a": noise}, "u8-lz4")[0].storage is Storage.PLAIN
+    assert encode_tensors({"a": np.zeros_like(noise)}, "u8-lz4")[0].storage is Storage.LZ4
 
 
 def test_codecs_say_what_both_ends_must_be_able_to_do() -> None:
     assert abilities_for("int8-token") == frozenset()
     assert abilities_for("int4-zstd") == {"nibbles", "zstd"}
     assert abilities_for("jpeg85") == {"jpeg"}
-    assert storage.abilities() == {"nibbles", "zstd", "jpeg"}
+    assert storage.abilities() == {"nibbles", "zstd", "lz4", "jpeg"}
     assert [size_varies(codec) for codec in ("int4", "u8-zstd", "jpeg95")] == [False, True, True]
+    assert [uncompressed(codec) for codec in ("int4-token-zstd", "u8-lz4", "jpeg95")] == [
+        *("int4-token", "u8", "jpeg95")
+    ]
+    assert [is_packed(codec) for codec in ("int4", "pool4-int4", "bottleneck8-zstd")] == [False, True, True]
     with pytest.raises(WireError):
         abilities_for("lzma")
 
@@ -150,7 +178,7 @@ def test_without_the_library_both_ends_say_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(WireError, match=r"edgeexit\[zstd\]"):
         decode_tensors(sent, [TensorSpec(name="a", shape=(1, 16, 16))])
     monkeypatch.setattr(storage, "abilities", lambda: frozenset({"nibbles"}))
-    for wanted in ("zstd", "jpeg"):
+    for wanted in ("zstd", "lz4", "jpeg"):
         with pytest.raises(MissingExtra):
             storage.require_abilities(frozenset({wanted}), needed_for="converting")
 
@@ -181,7 +209,7 @@ def test_any_stored_bytes_are_values_or_a_wire_error(stored: bytes, kind: Storag
     raise AssertionError("random bytes are no zstd frame and no JPEG")
 
 
-@given(st.data(), st.sampled_from(["int4-zstd", "u8-zstd", "jpeg85"]))
+@given(st.data(), st.sampled_from(["int4-zstd", "u8-zstd", "int4-lz4", "u8-lz4", "jpeg85"]))
 def test_a_damaged_payload_is_values_or_a_wire_error(data: st.DataObject, codec: CodecName) -> None:
     image = np.zeros((1, 1, 16, 16), np.float32)
     image[..., 4:9] = 0.7
@@ -192,6 +220,16 @@ def test_a_damaged_payload_is_values_or_a_wire_error(data: st.DataObject, codec:
     kept = bytes(stored[: data.draw(st.integers(1, len(stored)))])
     with contextlib.suppress(WireError):
         _read(_packed(kept, sent.storage, image.shape, sent.dtype), image.shape)
+
+
+def test_an_lz4_block_holds_just_what_the_header_says() -> None:
+    bomb = block.compress(bytes(1 << 24), store_size=False)  # 16 MiB in 64 kB
+    for kind, held in ((Storage.LZ4, 1 << 19), (Storage.NIBBLES_LZ4, 1 << 20)):
+        with pytest.raises(WireError, match="lz4"):
+            _read(_packed(bomb, kind, (1, held)), (1, held))
+        few = block.compress(bytes(200), store_size=False)
+        with pytest.raises(WireError, match="200 bytes"):
+            _read(_packed(few, kind, (1, held)), (1, held))
 
 
 def test_bombs_are_refused_by_what_they_declare() -> None:
@@ -231,7 +269,9 @@ def test_what_tensors_unpack_to_has_one_cap_together() -> None:
         (0, "i1", (4,), 3),
         (1, "i1", (4,), 4),
         (1, "i1", (4,), 0),
-        (2, "i1", (4,), 2),
+        (2, "i1", (4,), 4),
+        (6, "i1", (8,), 4),
+        (7, "i1", (4,), 2),
         (3, "i1", (4,), 3),
         (3, "f4", (2,), 4),
         (4, "i1", (4,), 2),
