@@ -33,7 +33,8 @@ EdgeExitError              what went wrong, why, and how to fix it
    ├─ UnsupportedModel     expected: what was wanted of the network
    ├─ CannotCut            model: exits cannot be attached to it
    ├─ LoweringError        stage
-   └─ ParityError          stage, tensor, max_abs_diff, tolerance
+   ├─ ToolError            a converter's own environment cannot be made
+   └─ ParityError          stage, tensor, max_abs_diff, tolerance, operator
 """
 
 from __future__ import annotations
@@ -365,15 +366,32 @@ class LoweringError(ConvertError):
         self.stage = stage
 
 
-class ParityError(ConvertError):
-    """A lowered stage does not compute what the network computes."""
+class ToolError(ConvertError):
+    """A tool that has an environment of its own cannot be installed there."""
 
-    def __init__(self, *, stage: int, tensor: str, max_abs_diff: float, tolerance: float) -> None:
+
+class ParityError(ConvertError):
+    """A lowered stage does not compute what the network computes.
+
+    `operator` is the first one after which it does not, None where that was not looked for or not found.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: int,
+        tensor: str,
+        max_abs_diff: float,
+        tolerance: float,
+        operator: str | None = None,
+    ) -> None:
+        after = "" if operator is None else f"; the first operator that strays is {operator}"
         super().__init__(
             f"stage {stage}: {tensor} differs from the network",
-            why=f"by {max_abs_diff:.3g}, {tolerance:.3g} is allowed",
+            why=f"by {max_abs_diff:.3g}, {tolerance:.3g} is allowed{after}",
         )
         self.stage = stage
         self.tensor = tensor
         self.max_abs_diff = max_abs_diff
         self.tolerance = tolerance
+        self.operator = operator

@@ -53,6 +53,7 @@ ERRORS = {
     "RunnerError",
     "ShapeError",
     "SignatureError",
+    "ToolError",
     "TraceError",
     "TrainingDiverged",
     "UnsafeModel",
