@@ -13,7 +13,10 @@ from edgeexit.training.data import Samples
 
 
 class BatchSource(Protocol):
-    """Port: training batches, each a function of its number, so that training repeats exactly."""
+    """Port: training batches, each a function of its number, so that training repeats exactly.
+
+    Targets of a batch may also be shares of classes. Shapes: targets (B,), or (B, classes).
+    """
 
     def batch(self, number: int, size: int) -> Samples:
         """Batch `number`, from 0."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from edgeexit.errors import ConfigError, DataError, TrainingDiverged
+from edgeexit.errors import ConfigError, DataError
 from edgeexit.models.protocol import MultiExitNetwork
 from edgeexit.training.activation_maps import ExitMaps
 from edgeexit.training.batches import BatchSource
@@ -16,6 +16,7 @@ from edgeexit.training.methods import Joint
 from edgeexit.training.objective import Objective, exit_losses, sample_losses, weighted_loss
 from edgeexit.training.optimizers import MovingAverage, optimizers_for
 from edgeexit.training.parts import Exits, enter_phase, has_own_head, rescale_gradients
+from edgeexit.training.precision import Precision, gradient_norm
 from edgeexit.training.processes import Processes
 from edgeexit.training.schedule import (
     TrainingConfig,
@@ -104,11 +105,11 @@ class _Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.phase = -1
         self.number = 0
+        self.precision = Precision(config, device)
         self._refuse()
         weighting, maps = objective.weighting, objective.maps
         self.weights = None if weighting is None else LearnedWeights(self.exits, weighting)
         self.maps = None if maps is None else ExitMaps(network, maps)
-        self.half = config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def _refuse(self) -> None:
         """Raises: ConfigError when parts of the objective cannot go together."""
@@ -122,6 +123,7 @@ class _Run:
             ("distillation", objective.distillation is not None, "it weighs losses of samples alone"),
             ("maps", objective.maps is not None, "it weighs losses of samples alone"),
             ("processes", self.processes.count > 1, "its network is not shared between processes"),
+            ("half", self.precision.scaler is not None, "its gradients of gradients cannot be scaled"),
         ):
             if harms:
                 raise ConfigError("learnt sample weights do not fit this training", key=key, why=why)
@@ -139,6 +141,7 @@ class _Run:
     ) -> TrainingProgress:
         """Train to the end of the budget."""
         before_s = self._resume(snapshots)
+        self.processes.agree(self.number, self.device)
         started_s = reported_s = saved_s = clock_s()
         recent: list[Tensor] = []
         config = self.config
@@ -201,6 +204,8 @@ class _Run:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         count = self.processes.count
+        if count > 1:
+            torch.manual_seed(self.config.seed + self.number * count + self.processes.rank)
         samples = self.source.batch(
             self.number * count + self.processes.rank, self.config.batch_size // count
         )
@@ -210,7 +215,7 @@ class _Run:
         if self.weights is not None:
             return self._weighted_step(self.weights, images, targets, weights, rate)
         until = max(k for k, weight in enumerate(weights) if weight > 0)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with self.precision.cast():
             outputs: list[Tensor] = self.callable(images, until)
         outputs = [output.float() for output in outputs]
         self._check(outputs, targets)
@@ -220,6 +225,8 @@ class _Run:
         loss = weighted_loss(mixed, weights)
         matching = self.objective.maps
         if self.maps is not None and matching is not None and fraction >= matching.start:
+            if targets.ndim != 1:
+                raise ConfigError("maps are of one class, not of mixed ones", key="maps")
             loss = loss + matching.weight * self.maps.loss(targets)
         self._update(loss)
         return losses.detach()
@@ -233,7 +240,7 @@ class _Run:
         second = Half(images[middle:], targets[middle:])
         parts: list[Tensor] = []
         for train, meta in ((first, second), (second, first)):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            with self.precision.cast():
                 if self.number % learnt.config.interval == 0:
                     factor = rate / self.config.learning_rate
                     learnt.learn(train, meta, self.optimizers[0], weights, factor)
@@ -247,6 +254,14 @@ class _Run:
 
     def _check(self, outputs: list[Tensor], targets: Tensor) -> None:
         """Raises: ConfigError when targets are not what the exits answer."""
+        if targets.ndim == 2:
+            if any(output.shape != targets.shape for output in outputs):
+                raise ConfigError(
+                    f"the data have shares of {targets.shape[1]} classes, the network has"
+                    f" {outputs[0].shape[1]} classes",
+                    key="classes",
+                )
+            return
         if targets.is_floating_point():
             objective = self.objective
             if (objective.distillation, objective.weighting, objective.maps) != (None, None, None):
@@ -270,16 +285,12 @@ class _Run:
         """Go back, and one step down. Raises: TrainingDiverged; the network then is as before the step."""
         stages = self.network.stages
         stages.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.precision.backward(loss, self.optimizers)
         if self.objective.rescale_gradients:
             rescale_gradients(self.network)
-        limit = float("inf") if self.config.clip_norm is None else self.config.clip_norm
-        norm = nn.utils.clip_grad_norm_(stages.parameters(), limit)
-        if not torch.isfinite(loss.detach() + norm):
-            raise TrainingDiverged(loss=float(loss.detach()), gradient_norm=float(norm), batch=self.number)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        if self.average is not None:
+        norm = gradient_norm(stages, self.config.clip_norm)
+        stepped = self.precision.step(loss.detach(), norm, self.optimizers, batch=self.number)
+        if stepped and self.average is not None:
             self.average.update()
 
     def _snapshot(self, elapsed_s: float) -> Snapshot:
@@ -295,6 +306,7 @@ class _Run:
             average={} if self.average is None else self.average.tensors,
             average_steps=0 if self.average is None else self.average.steps,
             weighting={} if self.weights is None else self.weights.state(),
+            scaler=self.precision.state(),
             random_states=states,
         )
 
@@ -314,7 +326,8 @@ class _Run:
                 self.average.steps = snapshot.average_steps
             if self.weights is not None:
                 self.weights.take(snapshot.weighting)
-            if self.processes.count == 1:  # each process has its own; they are not worth a file each
+            self.precision.take(snapshot.scaler)
+            if self.processes.count == 1:  # with several, random numbers follow from the step's number
                 torch.set_rng_state(snapshot.random_states[0])
                 if self.device.type == "cuda":
                     torch.cuda.set_rng_state(snapshot.random_states[1], self.device)

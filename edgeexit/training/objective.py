@@ -81,9 +81,10 @@ def sample_losses(outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
     The value is the law's median and the spread its mean absolute deviation, so that a spread is the error
     to be expected.
 
-    Shapes: outputs K of (B, classes) or of (B, 2); targets (B,), whole numbers or values; losses (B, K).
+    Shapes: outputs K of (B, classes) or of (B, 2); targets (B,), whole numbers or values, or (B, classes),
+    shares; losses (B, K).
     """
-    if targets.is_floating_point():
+    if targets.is_floating_point() and targets.ndim == 1:
         losses = []
         for output in outputs:
             spread = output[:, 1].clamp_min(LEAST_SPREAD)  # B 2 -> B

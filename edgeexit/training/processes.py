@@ -8,6 +8,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from edgeexit.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -29,6 +31,32 @@ class Processes:
             return module
         device = next(module.parameters()).device
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def agree(self, number: int, device: torch.device) -> None:
+        """Make sure that all processes are at the same batch. Raises: ConfigError."""
+        if self.count == 1:
+            return
+        ends = torch.tensor([number, -number], device=device)
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        most, least = int(ends[0]), -int(ends[1])
+        if most != least:
+            raise ConfigError(
+                "the processes do not go on from the same batch",
+                key="work",
+                why=f"one is at batch {least}, another at {most}: not all of them see the snapshot",
+                fix="give --work a folder that all machines share",
+            )
+
+
+def leave_processes() -> None:
+    """Leave the group that was joined; without one nothing happens."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def join_processes() -> Processes:

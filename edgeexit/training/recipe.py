@@ -54,12 +54,13 @@ class NetworkWanted:
 class RecipeData:
     """What a network is trained on, calibrated on, and tested on; the three share no item.
 
-    `train` makes batches out of `items`, a round of them being so many; `settings` are what shapes the
-    batches beside the items, as dataclasses or JSON values, so that trained weights are found again.
-    `classes` is empty for values. `skipped` images could not be read.
+    `train` makes batches out of `items` by a seed, a round of them being so many; `settings` are what shapes
+    the batches beside items and seed, as dataclasses or JSON values, so that trained weights are found again.
+    `classes` is empty for values, which lie about `value_offset`, `value_scale` wide. `skipped` images could
+    not be read.
     """
 
-    train: BatchSource
+    train: Callable[[int], BatchSource]
     items: Samples
     held_out: Samples
     test: Samples
@@ -67,6 +68,8 @@ class RecipeData:
     name: str
     settings: tuple[object, ...] = ()
     skipped: int = 0
+    value_offset: float = 0.0
+    value_scale: float = 1.0
 
     @property
     def task(self) -> Task:

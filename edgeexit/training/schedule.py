@@ -7,6 +7,7 @@ from math import cos, pi
 from typing import Literal
 
 OptimizerKind = Literal["muon", "adamw", "sgd"]
+HalfKind = Literal["bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,10 @@ class TrainingConfig:
     momentum: float = 0.9
     # Evaluate the moving average of the weights with this decay; None evaluates the weights themselves.
     ema_decay: float | None = None
-    # bfloat16 where the network is on a GPU that has it; a CPU always trains in float32.
+    # Half precision for most of the arithmetic: on a GPU bfloat16 where it has it, else float16, and none on
+    # a CPU, unless `half` names one for whatever it runs on. Weights stay float32, float16 scales its loss.
     mixed_precision: bool = True
+    half: HalfKind | None = None
 
     def __post_init__(self) -> None:
         """Refuse budgets that end before they begin, and numbers that cannot train.
@@ -51,6 +54,8 @@ class TrainingConfig:
             raise ValueError("clip_norm must be over 0, or None")
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise ValueError("ema_decay must lie between 0 and 1, or be None")
+        if self.half not in (None, "bfloat16", "float16"):
+            raise ValueError("half must be bfloat16, float16 or None")
 
 
 @dataclass(frozen=True, slots=True)

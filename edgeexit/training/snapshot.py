@@ -13,7 +13,7 @@ from torch import Tensor
 from edgeexit.errors import DataError
 
 # Raise it when a snapshot's content changes.
-SNAPSHOT_REVISION = 1
+SNAPSHOT_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Snapshot:
     average: dict[str, Tensor]
     average_steps: int
     weighting: dict[str, object]
+    scaler: dict[str, object]
     random_states: list[Tensor]
 
 
@@ -91,7 +92,8 @@ def load_snapshot(where: Snapshots) -> Snapshot | None:
         raise unusable("it was made with other settings")
     kinds: dict[str, type] = {
         "number": int, "elapsed_s": float, "phase": int, "model": dict, "optimizers": list,
-        "average": dict, "average_steps": int, "weighting": dict, "random_states": list,
+        "average": dict, "average_steps": int, "weighting": dict, "scaler": dict,
+        "random_states": list,
     }  # fmt: skip
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from edgeexit.bundle import open_bundle
+from edgeexit.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "export" / "vit_fashion_clutter.py"
@@ -67,21 +67,15 @@ def test_the_tiny_size_goes_from_items_to_a_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.convert
 def test_without_fashion_mnist_digits_stand_in_with_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("vit_fashion_clutter", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    # Its dataclasses look their module up by name.
-    monkeypatch.setitem(sys.modules, "vit_fashion_clutter", recipe)
-    spec.loader.exec_module(recipe)
-    monkeypatch.setattr(recipe, "FASHION_MNIST_ROOT", tmp_path)
-    splits = recipe.load(None)
-    assert splits.train.name == "digits"
-    told = capsys.readouterr().out
-    assert "warning" in told
-    assert "dataset-fashion-mnist" in told
+    monkeypatch.setattr("edgeexit.training.recipe_data.FASHION_MNIST_ROOT", tmp_path)
+    told: list[str] = []
+    data = read_recipe(RECIPE).data(None, told.append)
+    assert "digits" in data.name
+    assert data.classes == tuple("0123456789")
+    assert "dataset-fashion-mnist" in told[0]
+    assert all(line.startswith("warning") for line in told)
 
 
 @pytest.mark.convert
