@@ -25,6 +25,7 @@ from edgeexit.training.schedule import (
     spent_fraction,
 )
 from edgeexit.training.snapshot import Snapshot, Snapshots, load_snapshot, save_snapshot
+from edgeexit.training.thread_choice import ThreadChoice
 from edgeexit.training.weight_network import Half, LearnedWeights, weighted_training_loss
 
 __all__ = ["TrainingConfig", "TrainingProgress", "learning_rate_factor", "spent_fraction", "train"]
@@ -58,6 +59,7 @@ def train(
         raise ConfigError("nothing can be trained", key="network", why="every parameter is frozen")
     device = learning[0][0].device
     processes = Processes.here()
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Each process drops out other features; with one process it is the seed itself.
         torch.manual_seed(config.seed + processes.rank)
@@ -68,6 +70,7 @@ def train(
         finally:
             if run is not None:
                 run.close()
+            torch.set_num_threads(threads)
             network.stages.eval()
             for parameter, needed in learning:
                 parameter.requires_grad_(needed)
@@ -142,9 +145,12 @@ class _Run:
         """Train to the end of the budget."""
         before_s = self._resume(snapshots)
         self.processes.agree(self.number, self.device)
-        started_s = reported_s = saved_s = clock_s()
+        started_s = reported_s = saved_s = stepped_s = clock_s()
         recent: list[Tensor] = []
         config = self.config
+        # A run that ends by the clock does as much as it can; one that ends by samples keeps its bits.
+        by_clock = config.seconds is not None and self.device.type == "cpu"
+        choice = ThreadChoice(torch.get_num_threads()) if by_clock else None
         state = TrainingProgress(
             samples=self.number * config.batch_size,
             fraction=spent_fraction(self.number * config.batch_size, before_s, config),
@@ -157,6 +163,10 @@ class _Run:
             recent.append(self._step(rate, state.fraction))
             self.number += 1
             now_s = clock_s()
+            if choice is not None:
+                choice.took(now_s - stepped_s)
+                torch.set_num_threads(choice.threads)
+            stepped_s = now_s
             elapsed_s = before_s + now_s - started_s
             samples = self.number * config.batch_size
             state = TrainingProgress(
