@@ -133,13 +133,13 @@ def plot(result: Published) -> str:
     return made.svg
 
 
-def replaced(page: str, made: str) -> str:
+def replaced(page: str, made: str, begin: str = BEGIN, place: Path = PAGE) -> str:
     """The page with what stands between its marks replaced. Raises: DataError without the marks."""
-    before, begin, rest = page.partition(BEGIN)
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError("the page has no marks", file=str(PAGE), why=f"{BEGIN} and {END} are wanted")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+    if not found or not end:
+        raise DataError("the page has no marks", file=str(place), why=f"{begin} and {END} are wanted")
+    return f"{before}{begin}\n{made}\n{END}{after}"
 
 
 def main() -> None:

@@ -46,11 +46,9 @@ def bench(
         return
     if as_json:
         raise ConfigError("--json goes with --on", key="json", fix="benchmarks print JSON anyway")
-    known = sorted(
-        path.stem
-        for path in folder.glob("*.py")
-        if path.stem not in _SHARED and not path.stem.startswith("_")
-    )
+    files = [path.stem for path in folder.glob("*.py")]
+    packages = [path.parent.name for path in folder.glob("*/__main__.py")]
+    known = sorted(name for name in files + packages if name not in _SHARED and not name.startswith("_"))
     if not known:
         raise ConfigError(
             f"no benchmarks in {folder}", key="folder", fix="run this in a checkout, or name its folder"

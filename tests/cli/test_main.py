@@ -180,10 +180,12 @@ def test_bench_runs_what_is_there_and_fails_when_one_does(say: Say, tmp_path: Pa
     (folder / "good.py").write_text("print('{}')\n")
     (folder / "results.py").write_text("raise SystemExit('shared, never run')\n")
     (folder / "_parts.py").write_text("raise SystemExit('shared, never run')\n")
+    (folder / "grand").mkdir()
+    (folder / "grand" / "__main__.py").write_text("print('{}')\n")
     assert say("bench", "--folder", folder).code == 0
     (folder / "bad.py").write_text("raise SystemExit(3)\n")
     said = say("bench", "--folder", folder)
     assert said.code == 1
     assert "failed: bad" in said.err
-    say("bench", "--folder", folder, "godo").complains(2, "no benchmark godo", "bad, good")
+    say("bench", "--folder", folder, "godo").complains(2, "no benchmark godo", "bad, good, grand")
     say("bench", "--folder", tmp_path).complains(2, "no benchmarks")

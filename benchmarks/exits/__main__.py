@@ -1,0 +1,177 @@
+"""Exit branches and training methods, ranked on real images.
+
+    python -m benchmarks.exits [--part PART ...] [--minutes M] [--seeds N] [--quick]
+
+Seven branches at four depths of one frozen backbone, for classes and for values; and ways to train a network
+with four exits against plain joint training. One thread; every number by seed. What is finished is kept
+under build/, so that a killed run goes on and a longer one leaves out what it can. `--minutes` makes each
+part take about so many CPU minutes; only a run of every part at full length writes results/exits.json, any
+other one a file named for what it was. Targets: final_exit_loss_points ≤ 0.2,
+loss_at_53_percent_points ≤ 1.0, best_method_gain_points ≥ 0.5. `python -m benchmarks.exits.page` makes the
+tables and plots of docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks._random_vit import BUILD
+from benchmarks.exits.branches import branch_cells
+from benchmarks.exits.cells import Cells
+from benchmarks.exits.methods import MethodCell, alone_cell, method_cell
+from benchmarks.exits.settings import FULL, FULL_SEEDS, PARTS, QUICK, Part, Settings, within
+from benchmarks.exits.summary import BranchRow, Figure, MethodRow, branch_rows, figure, keys, method_rows
+from benchmarks.exits.tasks import classification, regression
+from benchmarks.exits.timing import Timed, timed_parts
+from benchmarks.exits.ways import WAYS
+from benchmarks.results import publish
+from edgeexit.errors import EdgeExitError
+from edgeexit.models.branch_config import AnswerConfig
+
+FOLDER = BUILD / "exits"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Key figures in points, with their spread over seeds in the `…_by_seed` fields; None where a part
+    was not run. `timed` holds what LiteRT took, None where nothing was timed."""
+
+    seeds: tuple[int, ...]
+    branches: tuple[BranchRow, ...]
+    methods: tuple[MethodRow, ...]
+    alone: Figure | None
+    final_exit_loss_points: float | None
+    loss_at_53_percent_points: float | None
+    best_method_gain_points: float | None
+    best_method: str | None
+    best_taught_method: str | None
+    final_exit_loss_by_seed: Figure | None
+    loss_at_53_percent_by_seed: Figure | None
+    best_method_gain_by_seed: Figure | None
+    weighting_gain_by_seed: Figure | None
+    settings: dict[str, Settings]
+    timed: tuple[Timed, ...]
+    threads: int
+    date: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, measure and publish."""
+    parser = argparse.ArgumentParser(description="exit branches and training methods, ranked")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--minutes", type=float, help="CPU minutes for each part, about")
+    parser.add_argument("--seeds", type=int, default=FULL_SEEDS)
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; ranks nothing")
+    parser.add_argument("--untimed", action="store_true", help="convert and time nothing")
+    options = parser.parse_args(arguments)
+    if options.seeds < 1 or not (options.minutes is None or 0 < options.minutes < float("inf")):
+        parser.error("--seeds and --minutes must be over 0")
+    try:
+        result = run(
+            options.part,
+            seeds=options.seeds,
+            minutes=options.minutes,
+            quick=options.quick,
+            timed=not options.untimed,
+            folder=FOLDER,
+        )
+    except EdgeExitError as error:
+        fix = "" if error.fix is None else f"\n  fix: {error.fix}"
+        sys.exit(f"error: {error}{fix}")
+    publish(result_name(options.part, minutes=options.minutes, quick=options.quick), result)
+
+
+def run(
+    parts: Sequence[Part], *, seeds: int, minutes: float | None, quick: bool, timed: bool, folder: Path
+) -> Result:
+    """These parts with seeds 0 to seeds - 1. Raises: EdgeExitError."""
+    torch.set_num_threads(1)
+    began_s = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
+
+    cells = Cells(folder, say)
+    chosen = {part: _settings(part, seeds, minutes, quick) for part in parts}
+    spent = _timed(chosen, cells) if timed and any(part != "methods" for part in parts) else ()
+    branches: list[BranchRow] = []
+    rows: tuple[MethodRow, ...] = ()
+    alone: Figure | None = None
+    for part, settings in chosen.items():
+        if part == "methods":
+            rows, alone = _methods(settings, seeds, cells)
+            continue
+        make = classification if part == "branches-classification" else regression
+        by_seed = [branch_cells(settings, make(settings, seed), seed, cells) for seed in range(seeds)]
+        branches += branch_rows(part.removeprefix("branches-"), by_seed, spent)
+    found = keys(rows) if rows else None
+    return Result(
+        tuple(range(seeds)),
+        tuple(branches),
+        rows,
+        alone,
+        None if found is None else found.final_exit_loss_points.mean,
+        None if found is None else found.loss_at_53_percent_points.mean,
+        None if found is None else found.best_method_gain_points.mean,
+        None if found is None else found.best_method,
+        None if found is None else found.best_taught,
+        None if found is None else found.final_exit_loss_points,
+        None if found is None else found.loss_at_53_percent_points,
+        None if found is None else found.best_method_gain_points,
+        None if found is None else found.weighting_gain_points,
+        dict(chosen.items()),
+        spent,
+        torch.get_num_threads(),
+        time.strftime("%Y-%m-%d", time.gmtime()),
+    )
+
+
+def result_name(parts: Sequence[str], *, minutes: float | None, quick: bool) -> str:
+    """The file that a run writes: only the whole one at full length is the published result."""
+    if not quick and minutes is None and set(parts) == set(PARTS):
+        return "exits"
+    length = "quick" if quick else "full" if minutes is None else f"{minutes:g}-minutes"
+    return "-".join(["exits", length, *([] if set(parts) == set(PARTS) else parts)])
+
+
+def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Settings:
+    if quick:
+        return QUICK
+    return FULL if minutes is None else within(minutes, part, seeds)
+
+
+def _methods(settings: Settings, seeds: int, cells: Cells) -> tuple[tuple[MethodRow, ...], Figure]:
+    found: dict[str, list[MethodCell]] = {way.name: [] for way in WAYS}
+    alone: list[MethodCell] = []
+    for seed in range(seeds):
+        task = classification(settings, seed)
+        alone.append(alone_cell(settings, task, seed, cells))
+        for way in WAYS:
+            found[way.name].append(method_cell(way, settings, task, seed, cells))
+    accuracies = [100.0 * (cell.exits[0].accuracy or 0.0) for cell in alone]
+    return method_rows(alone, found), figure(accuracies)
+
+
+def _timed(chosen: dict[Part, Settings], cells: Cells) -> tuple[Timed, ...]:
+    settings = next(iter(chosen.values()))
+    answers = {
+        "classification": AnswerConfig("classification", 10),
+        "regression": AnswerConfig("regression"),
+    }
+    return cells.once(
+        "timed",
+        [settings.network, {task: asdict(answer) for task, answer in answers.items()}],
+        tuple[Timed, ...],
+        lambda: timed_parts(settings, answers, cells.folder / "tflite", cells.say),
+    )
+
+
+if __name__ == "__main__":
+    main()
