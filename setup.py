@@ -34,6 +34,8 @@ CONVERT = [
 ]
 # Models that others publish. torchvision is what timm asks for; it fits the pinned torch.
 MODELS = ["timm==1.0.31", "torchvision==0.28.0", "transformers>=5.20,<6", "onnx>=1.20"]
+# Curves of training as they come; without it they are JSON lines alone.
+TENSORBOARD = ["tensorboard>=2.16"]
 DEV = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "setuptools", "wheel"]
 
 setup(
@@ -70,8 +72,22 @@ setup(
         "deploy": [*DEPLOY, *TRUST],
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
+        "tensorboard": TENSORBOARD,
         "models": [*MODELS, *CONVERT, *DEVICE],
-        "dev": [*CONVERT, *MODELS, *DEVICE, *TRUST, *DEPLOY, *REPORT, *VIDEO, *BROKER, *ZSTD, *LZ4, *DEV],
+        "dev": [
+            *CONVERT,
+            *MODELS,
+            *DEVICE,
+            *TRUST,
+            *DEPLOY,
+            *REPORT,
+            *VIDEO,
+            *BROKER,
+            *ZSTD,
+            *LZ4,
+            *TENSORBOARD,
+            *DEV,
+        ],
     },
     entry_points={"console_scripts": ["edgeexit = edgeexit.cli.main:main"]},
 )

@@ -45,7 +45,8 @@ ONE_PLACE = {
     "ai_edge_quantizer": {"convert/quantise.py"},
     "timm": {"models/timm_models.py"},
     "transformers": {"models/hugging_face_models.py"},
-    "torchvision": {"models/torchvision_operators.py"},
+    "torchvision": {"models/torchvision_operators.py", "training/augmenting.py"},
+    "tensorboard": {"training/logs.py"},
 }
 
 

@@ -71,6 +71,7 @@ VERBS = {
     "convert",
     "demo",
     "device",
+    "evaluate",
     "flash",
     "gateway",
     "inspect",
@@ -78,6 +79,7 @@ VERBS = {
     "record",
     "run",
     "simulate",
+    "train",
 }
 
 

@@ -13,6 +13,7 @@ from edgeexit.cli import (
     bundle,
     convert,
     device,
+    evaluate,
     flash,
     gateway,
     inspect,
@@ -21,6 +22,7 @@ from edgeexit.cli import (
     record,
     run,
     simulate,
+    train,
 )
 from edgeexit.cli.demo import command as demo
 
@@ -34,6 +36,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_begin)
+    app.command("train")(train.train)
+    app.command("evaluate")(evaluate.evaluate)
     app.command("convert")(convert.convert)
     app.command("inspect")(inspect.inspect)
     app.command("run")(run.run)

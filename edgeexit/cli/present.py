@@ -59,6 +59,7 @@ _EXTRA_OF = {
     "psutil": "device",
     "paho": "device",
     "PIL": "device",
+    "torchvision": "models",
     "asyncssh": "deploy",
     "matplotlib": "report",
     "cv2": "video",

@@ -59,14 +59,14 @@ def leave_processes() -> None:
         distributed.destroy_process_group()
 
 
-def join_processes() -> Processes:
+def join_processes(device: str | None = None) -> Processes:
     """Join the group that torchrun describes in the environment; alone without torchrun.
 
-    With GPUs each process takes the one of its local rank.
+    With GPUs each process takes the one of its local rank, unless `device` is cpu.
     """
     if not distributed.is_torchelastic_launched():
         return Processes()
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and device != "cpu"
     distributed.init_process_group("nccl" if cuda else "gloo")
     if cuda:
         torch.cuda.set_device(distributed.get_node_local_rank())
