@@ -137,7 +137,7 @@ def test_flash_finds_the_unit_in_the_wheel(installed: Installed) -> None:
 @pytest.mark.parametrize(
     ("words", "extra"),
     [
-        (("convert", "weights.safetensors", "images", "--out", "b"), "convert"),
+        (("convert", "weights.safetensors", "--data", "images", "--out", "b"), "convert"),
         (("flash", "pi@board", str(TINY)), "deploy"),
     ],
 )

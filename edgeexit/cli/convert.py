@@ -1,143 +1,214 @@
-"""`edgeexit convert`: trained weights and held-out images become a bundle."""
+"""`edgeexit convert`: a recipe, weights, a published model or a network of one's own becomes a bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgeexit.cli.present import command, show_json
-from edgeexit.errors import ConfigError
+from edgeexit.cli.present import command
 
 if TYPE_CHECKING:
-    from edgeexit.cli.image_folders import ImageSet
-    from edgeexit.training.stored import StoredNetwork
+    from edgeexit.cli.material import Material, Told
+    from edgeexit.cli.sources.opened import Asked
+
+_SOURCE = "Source of the network"
+_EXITS = "Exits, for a published model"
+_DATA = "Images"
+_BUNDLE = "The bundle"
 
 
 @command
 def convert(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A safetensors file that says what network it is of, as recipes write it.")
-    ],
-    calibration: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            help="Folder of images held out of training: with truth.json, or one folder for each class."
+            help="A recipe (export/x.py), a checkpoint, timm:NAME, hf:NAME, the folder or ONNX file of a"
+            " model, or module:factory."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
-    test: Annotated[
-        Path | None, typer.Option(help="Folder of images for the figures of the report alone.")
+    out: Annotated[Path, typer.Option(help="Where the bundle goes.", rich_help_panel=_BUNDLE)],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of images held out of training, with truth.json or one folder for each class;"
+            " or imagefolder:DIR, csv:FILE and others, which have parts to train on and to hold out.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the bundle; that of its folder without.")] = None,
-    version: Annotated[str, typer.Option(help="Version of the bundle, three numbers.")] = "1.0.0",
-    licence: Annotated[str, typer.Option(help="What covers the weights.")] = "not stated",
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images for the figures of the report alone.", rich_help_panel=_DATA),
+    ] = None,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many images of each set, spread evenly.", rich_help_panel=_DATA),
+    ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="File with one label a line; else the checkpoint's own, else class folders."),
+        typer.Option(
+            help="File with one label a line; else the checkpoint's own, else class folders.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     error_scale: Annotated[
         float | None,
         typer.Option(
             help="Values only: the error at which an answer is worth nothing;"
-            " without, that of always giving the median of the calibration images."
+            " without, that of always giving the median of the calibration images.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images of each folder, spread evenly.")
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a checkpoint that does not say what it is: its family.", rich_help_panel=_SOURCE
+        ),
     ] = None,
-    int8: Annotated[bool, typer.Option(help="Make 8-bit variants as well.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="With --family: its settings, as JSON or TOML.", rich_help_panel=_SOURCE),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder of the model's weights.", rich_help_panel=_SOURCE)
+    ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Let the model's library fetch it.", rich_help_panel=_SOURCE),
+    ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="Convert weights that mean nothing, to see sizes and times.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Images as channels, height and width: 3x224x224.", rich_help_panel=_SOURCE),
+    ] = None,
+    task: Annotated[
+        Literal["classification", "regression"] | None,
+        typer.Option(help="What a module:factory's exits answer.", rich_help_panel=_SOURCE),
+    ] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="A recipe's tiny size.", rich_help_panel=_SOURCE)
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of new exits and their training.", rich_help_panel=_SOURCE)] = 0,
+    work: Annotated[
+        Path, typer.Option(help="Where trained weights are kept.", rich_help_panel=_SOURCE)
+    ] = Path("build/work"),
+    after: Annotated[
+        str | None,
+        typer.Option(help="Blocks after which there is an exit: 3,6,9.", rich_help_panel=_EXITS),
+    ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of the exits' branches, one for all or one for each.", rich_help_panel=_EXITS
+        ),
+    ] = None,
+    final: Annotated[
+        str | None,
+        typer.Option(help="Kind of a new last exit, in place of the model's head.", rich_help_panel=_EXITS),
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="Train new exits, or a recipe, on the training part first.",
+            rich_help_panel=_EXITS,
+        ),
+    ] = False,
+    train_samples: Annotated[
+        int | None, typer.Option(min=1, help="With --train: on so many images.", rich_help_panel=_EXITS)
+    ] = None,
+    train_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="With --train: no longer than this.", rich_help_panel=_EXITS)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the bundle; a recipe's, or that of its folder.", rich_help_panel=_BUNDLE),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version of the bundle, three numbers.", rich_help_panel=_BUNDLE)
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="What covers the weights.", rich_help_panel=_BUNDLE)
+    ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            help="What is made of each stage: f32,int8 without; docs/converting.md.", rich_help_panel=_BUNDLE
+        ),
+    ] = None,
+    codecs: Annotated[
+        str | None,
+        typer.Option(help="Ways of sending a boundary, raw among them.", rich_help_panel=_BUNDLE),
+    ] = None,
+    back_end: Annotated[
+        str, typer.Option(help="What lowers the stages.", rich_help_panel=_BUNDLE)
+    ] = "litert-torch",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, write nothing.", rich_help_panel=_BUNDLE)
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the report, or the plan, as JSON.", rich_help_panel=_BUNDLE),
+    ] = False,
 ) -> None:
-    """Cut a network at its exits, lower, check, quantise and calibrate each stage, and write a bundle."""
-    from edgeexit.cli.bar import Bar
-    from edgeexit.cli.image_folders import existing_folder, read_image_set
-    from edgeexit.convert.conversion import convert as make
-    from edgeexit.convert.plan import ConversionPlan
-    from edgeexit.convert.progress import ProgressLines
-    from edgeexit.convert.report import encode_report, render
-    from edgeexit.training.stored import read_stored
+    """Cut a network at its exits, lower, check, quantise and calibrate each stage, and write a bundle.
 
-    stored = read_stored(checkpoint)
-    existing_folder(calibration)
-    task = stored.description.task
-    known = _labels(stored, labels, calibration) if task == "classification" else ()
+    The plan is shown first. A conversion that was stopped goes on from its finished steps.
+    """
+    from edgeexit.cli.conversion import carry_out, read_wanted
+    from edgeexit.cli.material import Told
+    from edgeexit.cli.sources.opened import Asked
+    from edgeexit.cli.sources.settings import branches, depths, image_shape
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
-    def read(folder: Path) -> ImageSet:
-        shape = stored.description.image_shape
-        with Bar(f"reading {folder.name}", 0) as bar:
-            return read_image_set(folder, known, shape, limit=limit, progress=bar.show)
-
-    held_out: ImageSet | None = None
-    if task == "regression" and error_scale is None:
-        held_out = read(calibration)
-        error_scale = _median_error(held_out)
-    plan = ConversionPlan(
+    wanted = read_wanted(name, variants, codecs, back_end)
+    finals = branches(final, key="final")
+    asked = Asked(
+        after=depths(after),
+        branch=branches(branch),
+        final=finals[0] if finals else None,
+        family=family,
+        config=config,
+        weights=weights,
+        download=download,
+        random_weights=random_weights,
+        image_shape=image_shape(image),
+        task=task,
+        seed=seed,
+    )
+    told = Told(
+        data=data,
+        test=test,
         name=name or out.resolve().name,
         version=version,
-        network=str(stored.description),
-        dataset=calibration.resolve().name,
         licence=licence,
-        labels=known,
-        task=task,
-        error_scale=error_scale if task == "regression" else None,
-        checkpoint_sha256=stored.sha256,
-        variants=("f32", "int8") if int8 else ("f32",),
+        labels_file=labels,
+        error_scale=error_scale,
+        limit=calibrate,
+        train=train,
+        train_samples=train_samples,
+        train_seconds=train_seconds,
+        tiny=tiny,
+        dry_run=dry_run,
+        random_weights=random_weights,
+        work=work,
     )
-    report = make(
-        stored.network,
-        plan,
-        calibration=read(calibration) if held_out is None else held_out,
-        test=None if test is None else read(test),
-        out=out,
-        progress=ProgressLines(say),
-    )
-    if as_json:
-        show_json(encode_report(report).rstrip())
-    else:
-        typer.echo(render(report))
-        typer.echo(f"\nbundle: {out}")
+    carry_out(_material(source, asked, told), source, told, wanted, out, as_json=as_json)
 
 
-def _median_error(values: ImageSet) -> float:
-    """Mean absolute error of always giving the median. Raises: ConfigError when all values are the same."""
-    import numpy as np
+def _material(source: str, asked: Asked, told: Told) -> Material:
+    """What there is to convert. Raises: ConfigError, DataError, ConvertError, MissingExtra."""
+    from edgeexit.cli.conversion import say
+    from edgeexit.cli.material import recipe_material, source_material
+    from edgeexit.cli.sources.opening import is_recipe
 
-    error = float(np.abs(values.targets - np.median(values.targets)).mean())
-    if not error > 0.0:
-        raise ConfigError(
-            "the calibration images do not differ in their values",
-            key="error_scale",
-            why="the error of always giving the median is the measure of a regression, and it is 0",
-            fix="give images with different values in truth.json, or --error-scale",
-        )
-    return error
-
-
-def _labels(stored: StoredNetwork, file: Path | None, calibration: Path) -> tuple[str, ...]:
-    """The labels, from the first place that has some; numbers where none has.
-
-    Raises: ConfigError when there are not as many as the network has classes; DataError.
-    """
-    from edgeexit.cli.image_folders import class_folders, read_labels
-
-    classes = stored.description.classes
-    numbers = tuple(map(str, range(classes)))
-    if file is not None:
-        found, place = read_labels(file), str(file)
-    elif stored.labels:
-        found, place = stored.labels, "the checkpoint"
-    else:
-        found, place = class_folders(calibration) or numbers, str(calibration)
-    if len(found) != classes:
-        raise ConfigError(
-            f"{len(found)} labels for {classes} classes",
-            key="labels",
-            why=f"that many are named by {place}",
-            fix="name each class once, in the network's order, in a file given with --labels",
-        )
-    return found
+    if is_recipe(source):
+        return recipe_material(Path(source), asked, told, say)
+    return source_material(source, asked, told, say)

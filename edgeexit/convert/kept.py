@@ -47,6 +47,11 @@ class KeptSteps:
         self._kept = 0
         self._found = 0
 
+    @staticmethod
+    def count(out: Path) -> int:
+        """How many finished steps of an unfinished conversion to `out` there are, of whatever settings."""
+        return sum(path.name != _LOCK for path in steps_path(out).glob("*"))
+
     @property
     def kept(self) -> int:
         """How many finished steps of an earlier run there were, of whatever settings."""
@@ -151,7 +156,7 @@ class KeptSteps:
             shutil.rmtree(draft, ignore_errors=True)
         for part in self._folder.glob("*.part"):
             part.unlink(missing_ok=True)
-        self._kept = sum(path.name != _LOCK for path in self._folder.iterdir())
+        self._kept = self.count(self._out)
 
 
 def _digest(data: bytes) -> str:

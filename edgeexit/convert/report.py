@@ -103,9 +103,9 @@ def rows(report: ConversionReport) -> tuple[tuple[str, ...], ...]:
         (
             str(row.stage),
             f"{row.parameters:,}",
-            _count(row.macs),
-            _bytes(row.boundary_bytes),
-            *(_bytes(variant.size_bytes) for variant in row.variants),
+            shown_count(row.macs),
+            shown_bytes(row.boundary_bytes),
+            *(shown_bytes(variant.size_bytes) for variant in row.variants),
             *(f"{variant.tensor_max_abs:.1e}" for variant in row.variants),
             *(_fraction(_shown(variant)) for variant in row.variants),
             *(_fraction(variant.agreement) for variant in row.variants[1:]),
@@ -128,7 +128,7 @@ def render(report: ConversionReport) -> str:
     codecs = [
         f"  {row.stage}: "
         + ", ".join(
-            f"{codec.codec} {_bytes(codec.payload_bytes)} (costs {_fraction(codec.quality_cost)})"
+            f"{codec.codec} {shown_bytes(codec.payload_bytes)} (costs {_fraction(codec.quality_cost)})"
             for codec in row.codecs
         )
         for row in report.stages
@@ -159,14 +159,17 @@ def _fraction(value: float) -> str:
     return f"{value:.4f}"
 
 
-def _bytes(count: int) -> str:
+def shown_bytes(count: int) -> str:
     """Decimal units, as networks count."""
     if count < 1000:
         return f"{count} B"
     return f"{count / 1e3:.1f} kB" if count < 1_000_000 else f"{count / 1e6:.2f} MB"
 
 
-def _count(count: int) -> str:
+def shown_count(count: int) -> str:
+    """A number of operations in a few characters."""
     if count < 1_000_000:
         return f"{count / 1e3:.1f} k"
-    return f"{count / 1e6:.1f} M" if count < 1_000_000_000 else f"{count / 1e9:.2f} G"
+    if count < 1_000_000_000:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e9:.2f} G" if count < 1_000_000_000_000 else f"{count / 1e12:,.2f} T"

@@ -36,12 +36,59 @@ def from_hub(name: str) -> nn.Module:
     return _load(name, local=False)
 
 
-def _load(name: str, *, local: bool) -> nn.Module:
+def from_cache(name: str) -> nn.Module:
+    """A pretrained model by its name, from what the library fetched before; nothing is fetched now.
+
+    Raises: DataError, CannotCut, MissingExtra.
+    """
+    try:
+        return _load(name, local=True)
+    except DataError as error:
+        raise DataError(
+            f"{name} is not on this machine",
+            file=name,
+            why=error.why,
+            fix="give --download to fetch it, or a folder: hf:FOLDER",
+        ) from error
+
+
+def random_weights(name: str, *, download: bool) -> nn.Module:
+    """The architecture of a folder or a name, with weights that mean nothing.
+
+    With `download` its config.json may be fetched. Raises: DataError, CannotCut, MissingExtra.
+    """
+    _require()
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=not download)
+        (architecture,) = config.architectures or ("",)
+        if architecture not in KNOWN:
+            raise CannotCut(model=architecture or name, why=f"its class is none of {', '.join(KNOWN)}")
+        model = getattr(transformers, architecture)(config)
+    except _UNREADABLE as error:
+        raise DataError(
+            f"the architecture of {name} is not on this machine",
+            file=name,
+            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            fix="give --download to fetch its config.json, or a folder that has one: hf:FOLDER",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"transformers gave {type(model).__name__}")
+    return model.to(torch.float32)
+
+
+def _require() -> None:
     make_importable()
     try:
-        import transformers
+        import transformers  # noqa: F401 - imported to learn whether it is there
     except ImportError as error:
         raise MissingExtra("transformers", extra="models", needed_for="opening one of its models") from error
+
+
+def _load(name: str, *, local: bool) -> nn.Module:
+    _require()
+    import transformers
 
     def unusable(why: str) -> DataError:
         return DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from difflib import get_close_matches
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -36,12 +37,7 @@ def from_file(architecture: str, file: Path) -> nn.Module:
     from timm.models import load_state_dict
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    if not timm.is_model(architecture):
-        raise ConfigError(
-            f"timm knows no architecture {architecture!r}",
-            key="model",
-            fix="see timm.list_models('*vit*')",
-        )
+    _require_known(architecture)
     if not file.is_file():
         raise _unusable(file, "there is no such file")
     try:
@@ -77,6 +73,74 @@ def from_hub(name: str) -> nn.Module:
         return _module(timm.create_model(name, pretrained=True))
     except _UNREADABLE as error:
         raise DataError(f"{name} cannot be fetched", file=name, why=_first_line(error)) from error
+
+
+def from_cache(name: str) -> nn.Module:
+    """A pretrained model by its name, from what timm fetched before; nothing is fetched now.
+
+    Raises: ConfigError when there is no such architecture, DataError when it was not fetched, MissingExtra.
+    """
+    _require()
+    import timm
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    try:
+        if not timm.is_model(name):
+            folder = snapshot_download(_hub_place(name), local_files_only=True)
+            return from_folder(Path(folder))
+        published = timm.get_pretrained_cfg(name)
+        place = getattr(published, "hf_hub_id", None)
+        if place is None:
+            raise _not_here(name, "timm publishes no weights of it on the hub")
+        wanted = getattr(published, "hf_hub_filename", None)
+        for file in (wanted,) if wanted else ("model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(place, file)
+            if isinstance(found, str):
+                return _module(
+                    timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": found})
+                )
+    except _UNREADABLE as error:
+        raise _not_here(name, _first_line(error)) from error
+    raise _not_here(name, f"{place} was not fetched before")
+
+
+def random_weights(name: str) -> nn.Module:
+    """An architecture of timm with weights that mean nothing. Raises: ConfigError, MissingExtra."""
+    _require()
+    import timm
+
+    _require_known(name)
+    return _module(timm.create_model(name, pretrained=False))
+
+
+def _hub_place(name: str) -> str:
+    for prefix in ("hf-hub:", "hf_hub:"):
+        name = name.removeprefix(prefix)
+    if "/" not in name:
+        _require_known(name)
+    return name
+
+
+def _require_known(architecture: str) -> None:
+    import timm
+
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            f"timm knows no architecture {architecture!r}",
+            key="model",
+            fix=f"{meant}see timm.list_models('*vit*')",
+        )
+
+
+def _not_here(name: str, why: str) -> DataError:
+    return DataError(
+        f"the weights of {name} are not on this machine",
+        file=name,
+        why=why,
+        fix="give --download to fetch them, --weights FILE, or --random-weights to see sizes and times",
+    )
 
 
 def _require() -> None:

@@ -65,7 +65,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 @pytest.mark.litert
 def test_convert_makes_a_bundle_and_does_not_do_it_twice(say: Say, given: Given, tmp_path: Path) -> None:
     out = tmp_path / "shade"
-    words = ("convert", given.weights, given.images, "--out", out, "--test", given.images)
+    words = ("convert", given.weights, "--data", given.images, "--out", out, "--test", given.images)
     first = say(*words, "--json", "--licence", "MIT")
     assert first.code == 0, first.err
     report = json.loads(first.out)
@@ -113,7 +113,7 @@ def test_convert_takes_a_backbone_with_branches_that_give_values(
     shutil.copytree(given.images, images)
     (images / "truth.json").write_text(json.dumps(truth))
     out = tmp_path / "values"
-    said = say("convert", weights, images, "--out", out, "--json", "--no-int8")
+    said = say("convert", weights, "--data", images, "--out", out, "--json", "--variants", "f32")
     assert said.code == 0, said.err
     assert json.loads(said.out)["task"] == "regression"
     manifest = open_bundle(out).manifest
@@ -126,7 +126,7 @@ def test_convert_takes_a_backbone_with_branches_that_give_values(
     assert json.loads(answered.out)["exit"] in (0, 1)
 
     (images / "truth.json").write_text(json.dumps(dict.fromkeys(truth, 3)))
-    same = say("convert", weights, images, "--out", out)
+    same = say("convert", weights, "--data", images, "--out", out)
     assert same.code == 2
     assert "do not differ in their values" in same.err
     assert "--error-scale" in same.err
@@ -138,28 +138,38 @@ def _numbered(images: Path) -> list[tuple[int, Path]]:
 
 def test_convert_refuses_what_it_cannot_use(say: Say, given: Given, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "b")
-    weights, images = given.weights, given.images
+    weights, images = given.weights, ("--data", given.images)
     nowhere = tmp_path / "nowhere"
-    said = say("convert", nowhere, images, *out)
+    say("convert", nowhere, *images, *out).complains(2, "nothing that can be converted", "module:factory")
+    said = say("convert", f"{nowhere}.safetensors", *images, *out)
     said.complains(2, "no usable checkpoint", "no such file")
-    image = next(images.glob("*/*.png"))
-    say("convert", image, images, *out).complains(2, "no usable checkpoint")
-    say("convert", weights, nowhere, *out).complains(2, "is no folder")
+    image = next(given.images.glob("*/*.png"))
+    say("convert", image, *images, *out).complains(2, "no usable checkpoint")
+    say("convert", weights, "--data", nowhere, *out).complains(2, "is no folder")
     empty = tmp_path / "empty"
     empty.mkdir()
-    said = say("convert", weights, empty, *out)
+    said = say("convert", weights, "--data", empty, *out)
     assert said.code == 2
     assert "no labels for the images" in said.err
     assert "fix: " in said.err
     labels = tmp_path / "labels.txt"
     labels.write_text("one\n\ntwo\nthree\n")
-    say("convert", weights, images, *out, "--labels", labels).complains(2, "3 labels for 2 classes")
-    say("convert", weights, images, *out, "--labels", nowhere).complains(2, "nowhere cannot be read")
-    say("convert", weights, images, *out, "--name", "a b").complains(2, "name: ")
-    say("convert", weights, images, *out, "--version", "1").complains(2, "version: ")
-    few = say("convert", weights, images, *out, "--limit", 4)
+    say("convert", weights, *images, *out, "--labels", labels).complains(2, "3 labels for 2 classes")
+    say("convert", weights, *images, *out, "--labels", nowhere).complains(2, "nowhere cannot be read")
+    say("convert", weights, *images, *out, "--name", "a b").complains(2, "name: ")
+    say("convert", weights, *images, *out, "--version", "1").complains(2, "version: ")
+    say("convert", weights, *images, *out, "--after", 3).complains(2, "--after says nothing here", "--family")
+    say("convert", weights, *images, *out, "--variants", "f32,int9").complains(2, "'int9'", "int8")
+    say("convert", weights, *images, *out, "--codecs", "raw,int").complains(2, "'int'", "did you mean int8")
+    say("convert", weights, *images, *out, "--back-end", "onnxtf").complains(2, "did you mean onnx2tf")
+    say("convert", weights, *images, *out, "--tiny").complains(2, "--tiny goes with a recipe")
+    say("convert", weights, *images, *out, "--train").complains(2, "nothing to train here")
+    few = say("convert", weights, *images, *out, "--calibrate", 4)
     assert few.code == 2
     assert "at least 8 are needed" in few.err
+    without = say("convert", weights, *out)
+    assert without.code == 2
+    assert "no images are given" in without.err
     assert not (tmp_path / "b").exists()
 
 
@@ -168,10 +178,10 @@ def test_truth_must_name_classes_of_the_network(say: Say, given: Given, tmp_path
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
     (folder / "truth.json").write_text('{"a.png": 7}')
-    said = say("convert", given.weights, folder, "--out", tmp_path / "b")
+    said = say("convert", given.weights, "--data", folder, "--out", tmp_path / "b")
     assert said.code == 2
     assert "a.png is of no known class" in said.err
     (folder / "truth.json").write_text('{"gone.png": 1}')
-    said = say("convert", given.weights, folder, "--out", tmp_path / "b")
+    said = say("convert", given.weights, "--data", folder, "--out", tmp_path / "b")
     assert said.code == 2
     assert "gone.png cannot be read" in said.err

@@ -1,0 +1,1 @@
+"""What `edgeexit convert` takes: one file for each kind of source."""
