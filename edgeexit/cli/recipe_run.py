@@ -9,7 +9,16 @@ from pathlib import Path
 
 import torch
 
-from edgeexit.cli.recipe_flow import WORK, Choices, Prepared, conversion_plan, find_or_train, prepare
+from edgeexit.cli.evaluation_report import EvaluationReport, measure_latency, render_latency, write_report
+from edgeexit.cli.recipe_flow import (
+    WORK,
+    Choices,
+    Prepared,
+    Weights,
+    conversion_plan,
+    find_or_train,
+    prepare,
+)
 from edgeexit.convert.conversion import convert
 from edgeexit.convert.progress import ProgressLines
 from edgeexit.convert.report import render
@@ -17,7 +26,7 @@ from edgeexit.errors import EdgeExitError
 from edgeexit.models.branch_config import BRANCH_KINDS
 from edgeexit.training.images import write_images
 from edgeexit.training.recipe import Recipe
-from edgeexit.training.report import evaluate, render_evaluation
+from edgeexit.training.report import Evaluation, evaluate, render_evaluation
 
 
 def run(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +56,7 @@ def run(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
 def _run(recipe: Recipe, choices: Choices, options: argparse.Namespace) -> None:
     prepared = prepare(recipe, choices, say)
     weights = find_or_train(prepared, choices, say)
-    describe(prepared)
+    found = describe(prepared)
     data = prepared.data
     report = convert(
         prepared.network,
@@ -58,16 +67,38 @@ def _run(recipe: Recipe, choices: Choices, options: argparse.Namespace) -> None:
         progress=ProgressLines(say),
     )
     say(render(report))
+    if options.report is not None:
+        _write_report(prepared, weights, found, options)
     if options.images is not None:
         count = write_images(data.test, options.images, count=options.image_count)
         say(f"images     {count:,} test images in {options.images}")
 
 
-def describe(prepared: Prepared) -> None:
+def _write_report(
+    prepared: Prepared, weights: Weights, found: Evaluation, options: argparse.Namespace
+) -> None:
+    """The evaluation, with what each exit of the bundle takes on this machine."""
+    latency = measure_latency(options.out, checkpoint_sha256=weights.sha256, threads=1)
+    written = EvaluationReport(
+        name=prepared.recipe.name,
+        checkpoint=weights.path.name,
+        checkpoint_sha256=weights.sha256,
+        data=prepared.data.name,
+        skipped_images=prepared.data.skipped,
+        evaluation=found,
+        latency=latency,
+    )
+    say(render_latency(latency))
+    for path in write_report(written, options.report):
+        say(f"report     {path}")
+
+
+def describe(prepared: Prepared) -> Evaluation:
     """Say what each exit costs and how often the float network is right there."""
     found = evaluate(prepared.network, prepared.data.held_out, prepared.data.test)
     for number, line in enumerate(render_evaluation(found).splitlines()):
         say(f"{'evaluate' if number == 0 else '':<10} {line}")
+    return found
 
 
 def say(line: str) -> None:
@@ -95,6 +126,7 @@ def _parser(recipe: Recipe) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="where the bundle goes")
     parser.add_argument("--work", type=Path, default=WORK, help="where checkpoints are kept")
     parser.add_argument("--data", help="directory of the recipe's data, or KIND:PATH of your own")
+    parser.add_argument("--report", type=Path, help="folder for the evaluation: JSON, curves, a page")
     parser.add_argument("--images", type=Path, help="also write test images as PNG files, here")
     parser.add_argument("--image-count", type=_count, default=2000, help="how many of them")
     parser.add_argument("--train-seconds", type=_positive, help="train no longer than this")
