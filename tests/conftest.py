@@ -10,6 +10,7 @@ from edgeexit.bundle import Bundle, open_bundle
 from edgeexit.runner.table import TableRunner
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"
+PACKED = Path(__file__).parent / "data" / "packed_bundle"
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,15 @@ def tiny_bundle() -> Bundle:
     `tests/data/make_tiny_bundle.py` made it. It needs a LiteRT runtime to run; see `tiny_table` else.
     """
     return open_bundle(TINY)
+
+
+@pytest.fixture(scope="session")
+def packed_bundle() -> Bundle:
+    """The tiny bundle with packers at boundaries 1 and 2; never changed.
+
+    `tests/data/make_packed_bundle.py` made it.
+    """
+    return open_bundle(PACKED)
 
 
 @pytest.fixture(scope="session")

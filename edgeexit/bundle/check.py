@@ -111,6 +111,32 @@ class _Checker:
             if not isinstance(codec.p95_bytes, UnsetType):
                 self._within(codec.p95_bytes, 1, 2 * raw_bytes + 4096, f"{field}.codecs[{i}].p95_bytes")
             self._fraction(abs(codec.quality_cost), f"{field}.codecs[{i}].quality_cost")
+        self._packers(boundary, field)
+
+    def _packers(self, boundary: Boundary, field: str) -> None:
+        packers = () if isinstance(boundary.packers, UnsetType) else boundary.packers
+        self._within(len(packers), 0, MOST_VARIANTS, f"{field}.packers")
+        self._unique([name for packer in packers for name in packer.codecs], f"{field}.packers")
+        self._unique([packer.name for packer in packers], f"{field}.packers")
+        specs = [spec for packer in packers for spec in packer.tensors]
+        # What came is told by its tensors' names: whole, or made by which packer.
+        self._unique([spec.name for spec in (*boundary.tensors, *specs)], f"{field}.packers")
+        offered = {codec.codec for codec in boundary.codecs}
+        for i, packer in enumerate(packers):
+            place = f"{field}.packers[{i}]"
+            self._matches(packer.name, _NAME, f"{place}.name")
+            self._within(len(packer.codecs), 1, MOST_VARIANTS, f"{place}.codecs")
+            self._require(set(packer.codecs) <= offered, f"{place}.codecs", "the boundary has no such codec")
+            self._within(len(packer.tensors), 1, MOST_TENSORS, f"{place}.tensors")
+            for k, spec in enumerate(packer.tensors):
+                self._spec(spec, f"{place}.tensors[{k}]")
+            for name, blob in (("pack", packer.pack), ("unpack", packer.unpack), ("golden", packer.golden)):
+                self._blob(blob, f"{place}.{name}")
+                under_digest = blob.file == blob_path(blob.sha256)
+                self._require(under_digest, f"{place}.{name}.file", "a blob lies under its own digest")
+            self._within(len(packer.runtimes), 1, MOST_VARIANTS, f"{place}.runtimes")
+            for runtime in packer.runtimes:
+                self._text(runtime, f"{place}.runtimes")
 
     def _spec(self, spec: TensorSpec, field: str) -> None:
         self._matches(spec.name, _TENSOR_NAME, f"{field}.name")

@@ -97,19 +97,50 @@ class BoundaryCodec(_Noun, frozen=True):
     p95_bytes: int | UnsetType = UNSET
 
 
-class Boundary(_Noun, frozen=True):
-    """What stage b takes, and the codecs in which it may travel."""
-
-    tensors: tuple[TensorSpec, ...]
-    codecs: tuple[BoundaryCodec, ...]
-
-
 class Blob(_Noun, frozen=True):
     """A file of the bundle. `file` is relative, with forward slashes, and stays inside."""
 
     file: str
     sha256: str
     size_bytes: int
+
+
+class Packer(_Noun, frozen=True):
+    """Two models that make a boundary smaller on the device, and whole again on the gateway.
+
+    `pack` takes the boundary's tensors and gives `tensors`; `unpack` takes what came of these and gives the
+    boundary's. Each of `codecs` says how `tensors` travel. `golden` are the float packer's tensors of the
+    first golden vectors, and the answers of the last exit to what becomes of them.
+    """
+
+    name: str
+    codecs: tuple[CodecName, ...]
+    tensors: tuple[TensorSpec, ...]
+    pack: Blob
+    unpack: Blob
+    golden: Blob
+    runtimes: tuple[str, ...]
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """Its files."""
+        return (self.pack, self.unpack, self.golden)
+
+
+class Boundary(_Noun, frozen=True):
+    """What stage b takes, and the codecs in which it may travel.
+
+    `packers` stand behind those codecs that send something made of the boundary instead of it. UNSET:
+    there are none, and none in the file.
+    """
+
+    tensors: tuple[TensorSpec, ...]
+    codecs: tuple[BoundaryCodec, ...]
+    packers: tuple[Packer, ...] | UnsetType = UNSET
+
+    def packer(self, codec: str) -> Packer | None:
+        """The packer behind a codec; None where it needs none."""
+        packers = () if isinstance(self.packers, UnsetType) else self.packers
+        return next((packer for packer in packers if codec in packer.codecs), None)
 
 
 class Variant(_Noun, frozen=True):
@@ -255,4 +286,9 @@ class Manifest(_Noun, frozen=True):
     def blobs(self) -> tuple[Blob, ...]:
         """Every file of the bundle but the manifest itself."""
         files = [variant.blob for stage in self.stages for variant in stage.variants]
-        return (*files, self.golden)
+        return (*files, *(blob for packer in self.packers() for blob in packer.blobs()), self.golden)
+
+    def packers(self) -> tuple[Packer, ...]:
+        """Every packer of every boundary, in order."""
+        each = [boundary.packers for boundary in self.boundaries]
+        return tuple(packer for found in each if not isinstance(found, UnsetType) for packer in found)

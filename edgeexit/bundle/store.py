@@ -10,8 +10,9 @@ from pathlib import Path
 from edgeexit.bundle.check import check_manifest
 from edgeexit.bundle.encoding import MANIFEST_CAP_BYTES, MANIFEST_FILE, decode_manifest
 from edgeexit.bundle.golden import GOLDEN_CAP_BYTES, GoldenVectors, decode_golden
-from edgeexit.bundle.manifest import Blob, Manifest
+from edgeexit.bundle.manifest import Blob, Manifest, Packer
 from edgeexit.bundle.minisign import SIGNATURE_CAP_BYTES, Signature, decode_signature
+from edgeexit.bundle.packer_golden import PACKER_GOLDEN_CAP_BYTES, PackerGolden, decode_packer_golden
 from edgeexit.bundle.paths import check_sha256, check_size, inside, read_capped
 from edgeexit.bundle.sign import SIGNATURE_FILE
 from edgeexit.bundle.tflite import check_model
@@ -64,6 +65,18 @@ class Bundle:
             raise IntegrityError(file=blob.file, expected_sha256=blob.sha256, actual_sha256=actual)
         return decode_golden(data, self.manifest, file=blob.file)
 
+    def packer_golden(self, packer: Packer) -> PackerGolden:
+        """The golden vectors of one packer, read and verified anew.
+
+        Raises: BundleError and its leaves; MissingExtra.
+        """
+        blob = packer.golden
+        data = read_capped(self.path, blob.file, cap_bytes=PACKER_GOLDEN_CAP_BYTES)
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != blob.sha256:
+            raise IntegrityError(file=blob.file, expected_sha256=blob.sha256, actual_sha256=actual)
+        return decode_packer_golden(data, packer, classes=self.manifest.exits[-1].output.shape[-1])
+
 
 def open_bundle(path: Path, *, expected_digest: str | None = None, trust: Trust | None = None) -> Bundle:
     """Open a bundle after verifying all of it: signature, manifest, paths, sizes, digests, model files.
@@ -97,7 +110,9 @@ def open_bundle(path: Path, *, expected_digest: str | None = None, trust: Trust 
     for blob in blobs:
         check_sha256(root, blob.file, sha256=blob.sha256)
     models = (variant for stage in manifest.stages for variant in stage.variants)
-    for file in dict.fromkeys(variant.blob.file for variant in models if variant.format == "tflite"):
+    packers = (file for packer in manifest.packers() for file in (packer.pack.file, packer.unpack.file))
+    stages = (variant.blob.file for variant in models if variant.format == "tflite")
+    for file in dict.fromkeys((*stages, *packers)):
         check_model(inside(root, file), file=file)
     return Bundle(path=root, manifest=manifest, digest=digest, signature=signature)
 

@@ -75,7 +75,7 @@ def measure_codecs(
     width = stages[-1].output.shape[1]
     offered = [(b, codec) for b in range(len(stages)) for codec in codecs_of(b, wanted)]
     require_abilities(
-        frozenset().union(*(abilities_for(codec) for _, codec in offered)), needed_for="measuring codecs"
+        frozenset().union(*(abilities_for(codec, b) for b, codec in offered)), needed_for="measuring codecs"
     )
     # Raw loses nothing, so raw's answers are those of the untouched chain.
     lossy = dict.fromkeys((b, uncompressed(codec)) for b, codec in offered)

@@ -248,7 +248,7 @@ def audit_options(boundaries: Sequence[Boundary]) -> tuple[OffloadOption, ...]:
     """
     options: list[OffloadOption] = []
     for index, boundary in enumerate(boundaries):
-        known = [each for each in boundary.codecs if not abilities_for(each.codec)]
+        known = [each for each in boundary.codecs if not abilities_for(each.codec, index)]
         codec = min(
             known or boundary.codecs, key=lambda each: (max(0.0, each.quality_cost), each.payload_bytes)
         )

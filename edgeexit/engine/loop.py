@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
@@ -22,6 +22,7 @@ from edgeexit.engine.frame import Finding, Frame, OpenFrame, Spent
 from edgeexit.engine.judging import Judge
 from edgeexit.engine.offloads import Flight, Offloads, Tell, in_flight
 from edgeexit.errors import RunnerError
+from edgeexit.runner.packing import Packers
 from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.transport.protocol import Clock, Transport
@@ -56,6 +57,8 @@ class Engine:
 
     `emit` receives each Answer once, and each OffloadRecord when its end is known. It is called from
     the loop's, the timer's or the transport's thread: it must be safe for that, and quick.
+    `packing` makes what those codecs send that have a packer, `encode_ms` says what encoding took here, by
+    boundary and codec; what it does not say is learnt.
     With `audits`, gateways finish a sample of the frames that left early, in moments without a frame.
     """
 
@@ -73,6 +76,8 @@ class Engine:
         link: LinkEstimator | None = None,
         byte_price: float = 0.0,
         audits: AuditTerms | None = None,
+        packing: Packers | None = None,
+        encode_ms: Mapping[tuple[int, str], float] | None = None,
     ) -> None:
         manifest = bundle.manifest
         judge = Judge(manifest, [runner.variant(stage) for stage in range(runner.stage_count)])
@@ -89,6 +94,8 @@ class Engine:
                 clock=clock,
                 emit=emit,
                 tell=tell if tell is not None else _untold,
+                packing=packing,
+                encode_ms=encode_ms,
             )
         self._parts = _Parts(
             runner=runner,

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import Manifest
+from edgeexit.bundle.manifest import Manifest, Packer
 from edgeexit.decide.answer import OffloadOutcome, OffloadRecord, Place
 from edgeexit.decide.decision import Evidence, InFlight, LinkForecast, OffloadOption
 from edgeexit.decide.learner import Failed, Observation, Pinged, Replied, Sent
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.frame import Finding, OpenFrame
-from edgeexit.errors import EdgeExitError, OffloadError
+from edgeexit.errors import EdgeExitError, OffloadError, RunnerError
+from edgeexit.runner.packing import Packers
 from edgeexit.runner.protocol import Tensor
-from edgeexit.transport.codecs import abilities_for
+from edgeexit.transport.codecs import abilities_for, packer_ability
 from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong, Transport
 from edgeexit.transport.storage import abilities
 
@@ -71,6 +72,8 @@ class Offloads:
         clock: Clock,
         emit: Callable[[OffloadRecord], None],
         tell: Tell,
+        packing: Packers | None = None,
+        encode_ms: Mapping[tuple[int, str], float] | None = None,
     ) -> None:
         self._digest = digest
         self._transport = transport
@@ -80,26 +83,36 @@ class Offloads:
         self._emit = emit
         self._tell = tell
         self._exits = manifest.exits
+        measured = {} if encode_ms is None else encode_ms
         self._options = [
             [
                 OffloadOption(
                     boundary=index,
                     codec=codec.codec,
                     payload_bytes=codec.payload_bytes,
+                    encode_ms=measured.get((index, codec.codec), 0.0),
                     quality_cost=codec.quality_cost,
                 )
                 for codec in boundary.codecs
             ]
             for index, boundary in enumerate(manifest.boundaries)
         ]
-        here = abilities()
-        self._needed: dict[str, frozenset[str]] = {
-            codec.codec: abilities_for(codec.codec)
-            for boundary in manifest.boundaries
+        self._encoded = set(measured)
+        self._packing = packing
+        self._packers: dict[tuple[int, str], Packer | None] = {
+            (index, codec.codec): boundary.packer(codec.codec)
+            for index, boundary in enumerate(manifest.boundaries)
+            for codec in boundary.codecs
+        }
+        packable = frozenset() if packing is None else packing.codecs
+        here = abilities() | {packer_ability(*each) for each in packable}
+        self._needed: dict[tuple[int, str], frozenset[str]] = {
+            (index, codec.codec): abilities_for(codec.codec, index)
+            for index, boundary in enumerate(manifest.boundaries)
             for codec in boundary.codecs
         }
         # What this device cannot pack is no option, whoever is at the other end.
-        self._unsendable = {codec for codec, needed in self._needed.items() if not needed <= here}
+        self._unsendable = {each for each, needed in self._needed.items() if not needed <= here}
         self._tokens = 0
         self._landed: deque[Flight | _ProbeEnd] = deque()
         self._unsettled: list[Flight] = []
@@ -152,13 +165,13 @@ class Offloads:
             option
             for boundary in boundaries
             for option in self._options[boundary]
-            if option.payload_bytes <= cap_bytes and self._may_send(option.codec)
+            if option.payload_bytes <= cap_bytes and self._may_send(option.boundary, option.codec)
         )
 
-    def _may_send(self, codec: str) -> bool:
+    def _may_send(self, boundary: int, codec: str) -> bool:
         """Whether this device can pack it, and a gateway in reach unpack it."""
-        there = self._status.abilities
-        return codec not in self._unsendable and (there is None or self._needed[codec] <= there)
+        there, key = self._status.abilities, (boundary, codec)
+        return key not in self._unsendable and (there is None or self._needed[key] <= there)
 
     def send(
         self, frame: OpenFrame, option: OffloadOption, tensors: Mapping[str, Tensor], left_ms: float
@@ -167,6 +180,15 @@ class Offloads:
         self._tokens += 1
         sent_ms = self._clock()
         flight = Flight(self._tokens, frame, option, sent_ms)
+        packer = self._packers.get((option.boundary, option.codec))
+        if packer is not None and self._packing is not None:
+            try:
+                tensors = self._packing.run(option.boundary, packer, tensors)
+            except RunnerError:
+                # A packer that fails once is not tried again.
+                self._unsendable.add((option.boundary, option.codec))
+                return None
+            left_ms -= self._clock() - sent_ms
         request = OffloadRequest(
             frame=frame.frame.number,
             bundle_digest=self._digest,
@@ -289,7 +311,10 @@ class Offloads:
         options = self._options[option.boundary]
         for index, known in enumerate(options):
             if known.codec == option.codec:
-                encode_ms = known.encode_ms + ENCODE_WEIGHT * (took_ms - known.encode_ms)
+                key = (option.boundary, option.codec)
+                before_ms = known.encode_ms if key in self._encoded else took_ms
+                self._encoded.add(key)
+                encode_ms = before_ms + ENCODE_WEIGHT * (took_ms - before_ms)
                 options[index] = OffloadOption(
                     boundary=known.boundary,
                     codec=known.codec,

@@ -10,12 +10,13 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.errors import WireError
 from edgeexit.gateway.config import GatewayConfig
 from edgeexit.gateway.keeper import StoreKeeper
-from edgeexit.gateway.loaded import LoadedBundles, RunnersOpener
+from edgeexit.gateway.loaded import LoadedBundles, RunnersOpener, UnpackersOpener, no_unpackers
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.service import GatewayService
 from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.gateway.store import BundleStore
 from edgeexit.runner.litert import LiteRTRunner, find_variant, load_stage
+from edgeexit.runner.packing import Packers, open_unpacking
 from edgeexit.runner.protocol import Runner
 from edgeexit.runner.runtime import find_runtime
 from edgeexit.runner.selection import open_verified
@@ -48,7 +49,10 @@ class GatewayCore:
         self._own_runners = open_runners is None
         times = ServiceTimes()
         opener = open_runners if open_runners is not None else litert_runners(config.threads)
-        self._bundles = LoadedBundles(opener, count=config.workers, times=times, clock=clock)
+        unpackers = litert_unpackers(config.threads, log) if self._own_runners else no_unpackers
+        self._bundles = LoadedBundles(
+            opener, count=config.workers, times=times, clock=clock, open_unpackers=unpackers
+        )
         store = BundleStore(config.store, bundle_limit=config.bundle_limit, trust=config.trust)
         self._keeper = StoreKeeper(store, self._bundles, log)
         self.service = GatewayService(
@@ -123,3 +127,23 @@ def litert_runners(threads: int) -> RunnersOpener:
         return (first, *more)
 
     return open_runners
+
+
+def litert_unpackers(threads: int, log: EventLog) -> UnpackersOpener:
+    """Opens what undoes packers, golden vectors proved with each bundle's first runner."""
+
+    def open_unpackers(bundle: Bundle, runners: tuple[Runner, ...]) -> tuple[Packers, ...]:
+        opened = tuple(open_unpacking(bundle, runner, threads=threads) for runner in runners)
+        for rejected in opened[0].rejected if opened else ():
+            log.warning(
+                "packer_rejected",
+                {
+                    "bundle": bundle.short_digest,
+                    "boundary": rejected.boundary,
+                    "packer": rejected.packer,
+                    "why": rejected.why,
+                },
+            )
+        return opened
+
+    return open_unpackers

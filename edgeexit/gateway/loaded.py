@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from edgeexit.bundle.manifest import Boundary
+from edgeexit.bundle.manifest import Boundary, Packer
 from edgeexit.bundle.store import Bundle
 from edgeexit.gateway.service_times import ServiceTimes
+from edgeexit.runner.packing import Packers
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.transport.topics import digest12
 
@@ -21,13 +22,25 @@ WARM_UP_RUNS = 3
 Clock = Callable[[], float]
 RunnersOpener = Callable[[Bundle, int], tuple[Runner, ...]]
 """Opens so many runners of a bundle. Raises: RunnerError, BundleError."""
+UnpackersOpener = Callable[[Bundle, tuple[Runner, ...]], tuple[Packers, ...]]
+"""Opens what undoes a bundle's packers, once for each of its runners. Raises: RunnerError, BundleError."""
+
+
+def no_unpackers(bundle: Bundle, runners: tuple[Runner, ...]) -> tuple[Packers, ...]:
+    """For gateways that take boundaries only as they are."""
+    return tuple(Packers(bundle, {}) for _ in runners)
 
 
 class LoadedBundle:
     """One bundle with its runners; those not borrowed lie here."""
 
-    def __init__(self, bundle: Bundle, runners: tuple[Runner, ...]) -> None:
+    def __init__(
+        self, bundle: Bundle, runners: tuple[Runner, ...], unpackers: tuple[Packers, ...] = ()
+    ) -> None:
         self.bundle = bundle
+        # What one of them can undo all of them can: they are made of the same files on the same machine.
+        self.unpacks = frozenset[tuple[int, str]]() if not unpackers else unpackers[0].codecs
+        self._unpackers = list(unpackers)
         self._lock = threading.Lock()
         self._free = list(runners)
         self._retired = False
@@ -40,6 +53,28 @@ class LoadedBundle:
     def boundary(self, stage: int) -> Boundary:
         """What this stage takes."""
         return self.bundle.manifest.boundaries[stage]
+
+    def packer(self, stage: int, names: frozenset[str]) -> Packer | None:
+        """The packer that made tensors of these names; None where none did that works here."""
+        boundary = self.boundary(stage)
+        for packer in boundary.packers or ():
+            known = any((stage, codec) in self.unpacks for codec in packer.codecs)
+            if known and names == {spec.name for spec in packer.tensors}:
+                return packer
+        return None
+
+    def unpack(self, stage: int, packer: Packer, tensors: Tensors) -> Tensors:
+        """The boundary that a packer's tensors stand for. Raises: RunnerError.
+
+        Only for who has borrowed a runner: there are as many unpackers.
+        """
+        with self._lock:
+            unpackers = self._unpackers.pop()
+        try:
+            return unpackers.run(stage, packer, tensors)
+        finally:
+            with self._lock:
+                self._unpackers.append(unpackers)
 
     def borrow(self) -> Runner | None:
         """A runner for one request, to be given back; None when the bundle was unloaded meanwhile."""
@@ -69,8 +104,17 @@ class LoadedBundles:
     One thread loads and unloads; any thread finds. `count` is how many requests are served at a time.
     """
 
-    def __init__(self, open_runners: RunnersOpener, *, count: int, times: ServiceTimes, clock: Clock) -> None:
+    def __init__(
+        self,
+        open_runners: RunnersOpener,
+        *,
+        count: int,
+        times: ServiceTimes,
+        clock: Clock,
+        open_unpackers: UnpackersOpener = no_unpackers,
+    ) -> None:
         self._open_runners = open_runners
+        self._open_unpackers = open_unpackers
         self._count = count
         self._times = times
         self._clock = clock
@@ -95,11 +139,12 @@ class LoadedBundles:
         try:
             for runner in runners:
                 self._warm_up(bundle, runner)
+            unpackers = self._open_unpackers(bundle, runners)
         except BaseException:
             for runner in runners:
                 runner.close()
             raise
-        loaded = LoadedBundle(bundle, runners)
+        loaded = LoadedBundle(bundle, runners, unpackers)
         self._replace({**self._by_digest12, digest12(bundle.digest): loaded})
         if self._closed:  # closed while this bundle was being loaded
             self.unload(bundle.digest)

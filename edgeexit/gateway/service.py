@@ -16,6 +16,7 @@ from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.gateway.worker import Line, Worker
 from edgeexit.transport import frames, topics, wire
 from edgeexit.transport.adverts import BundleAdvert
+from edgeexit.transport.codecs import packer_ability
 from edgeexit.transport.status import Status
 from edgeexit.transport.topics import InferTopic
 from edgeexit.transport.wire import Frame, Kind
@@ -178,6 +179,7 @@ class GatewayService:
             name=loaded.bundle.manifest.name,
             stages=tuple(stages),
             service_ms=tuple(self._rounded_ms(digest, stage) for stage in stages),
+            unpacks=tuple(sorted(packer_ability(*each) for each in loaded.unpacks)),
         )
 
     def _rounded_ms(self, digest: str, stage: int) -> float | None:

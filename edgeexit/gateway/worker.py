@@ -16,6 +16,7 @@ from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.request import Request
 from edgeexit.gateway.serve import Served, run_in_time
 from edgeexit.gateway.service_times import ServiceTimes
+from edgeexit.runner.protocol import Tensors
 from edgeexit.transport import frames
 from edgeexit.transport.codecs import decode_tensors
 from edgeexit.transport.status import Status
@@ -158,11 +159,16 @@ class Worker:
         """
         request = ticket.work
         header, loaded = request.frame.header, request.loaded
-        tensors = decode_tensors(request.frame.tensors, loaded.boundary(header.stage_in).tensors)
+        names = frozenset(tensor.name for tensor in request.frame.tensors)
+        packer = loaded.packer(header.stage_in, names)
+        specs = loaded.boundary(header.stage_in).tensors if packer is None else packer.tensors
+        tensors: Tensors = decode_tensors(request.frame.tensors, specs)
         runner = loaded.borrow()
         if runner is None:
             raise _BundleGone
         try:
+            if packer is not None:
+                tensors = loaded.unpack(header.stage_in, packer, tensors)
             return run_in_time(
                 runner,
                 loaded.bundle.digest,

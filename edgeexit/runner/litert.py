@@ -81,7 +81,7 @@ def load_stage(
     try:
         interpreter = runtime.make(model, threads)
         interpreter.allocate_tensors()
-        key = _signature_key(interpreter, stage)
+        key = signature_key(interpreter, stage)
         signature = interpreter.get_signature_runner(key)
         inputs, outputs = signature.get_input_details(), signature.get_output_details()
         main = {int(cast("int", details["index"])) for details in interpreter.get_input_details()}
@@ -91,8 +91,8 @@ def load_stage(
             stage=stage,
             why=f"{runtime.name} {runtime.version}: {error}",
         ) from error
-    taken = _bind(inputs, manifest.boundaries[stage].tensors, stage=stage, file=variant.blob.file)
-    given = _bind(outputs, given_by(manifest, stage), stage=stage, file=variant.blob.file)
+    taken = bind_tensors(inputs, manifest.boundaries[stage].tensors, stage=stage, file=variant.blob.file)
+    given = bind_tensors(outputs, given_by(manifest, stage), stage=stage, file=variant.blob.file)
     if not main.issuperset(taken.values()):
         raise RunnerError(
             f"stage {stage}, variant {variant.name} cannot be loaded",
@@ -213,7 +213,8 @@ def find_variant(manifest: Manifest, stage: int, name: str) -> Variant:
     )
 
 
-def _signature_key(interpreter: Interpreter, stage: int) -> str:
+def signature_key(interpreter: Interpreter, stage: int) -> str:
+    """The key of a file's one signature, or of the one to use. Raises: RunnerError."""
     keys = list(interpreter.get_signature_list())
     if _SIGNATURE in keys:
         return _SIGNATURE
@@ -227,7 +228,7 @@ def _signature_key(interpreter: Interpreter, stage: int) -> str:
     )
 
 
-def _bind(
+def bind_tensors(
     details: Mapping[str, Mapping[str, object]], specs: Sequence[TensorSpec], *, stage: int, file: str
 ) -> dict[str, int]:
     """Tensor indices by name, where names, shapes and types are those of the manifest."""

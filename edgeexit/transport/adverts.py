@@ -25,6 +25,8 @@ _BootId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 class BundleAdvert(msgspec.Struct, frozen=True, kw_only=True):
     """One bundle that a gateway can run, and which of its stages.
 
+    `unpacks` names what this bundle's own packers made and this gateway can undo, as `packer_ability` in
+    `edgeexit.transport.codecs` has it.
     Units: service_ms, one smoothed time a stage in `stages`, None where none was run yet.
     """
 
@@ -32,6 +34,7 @@ class BundleAdvert(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(max_length=128)] = ""
     stages: Annotated[tuple[_Stage, ...], msgspec.Meta(max_length=256)]
     service_ms: Annotated[tuple[_Milliseconds | None, ...], msgspec.Meta(max_length=256)] = ()
+    unpacks: Annotated[tuple[_Ability, ...], msgspec.Meta(max_length=256)] = ()
 
 
 class Advert(msgspec.Struct, frozen=True, kw_only=True):

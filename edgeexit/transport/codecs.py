@@ -121,12 +121,18 @@ def codec_name(text: str) -> CodecName:
     raise WireError(f"codec {text[:16]!r} is unknown")
 
 
-def abilities_for(codec: str) -> frozenset[str]:
-    """What both ends must be able to do for this codec; every version and gateway knows those of none.
+def abilities_for(codec: str, boundary: int) -> frozenset[str]:
+    """What both ends must be able to do for this codec there; every version and gateway knows those of none.
 
     Raises: WireError for a name that is no codec.
     """
-    return _CODINGS[codec_name(codec)].abilities
+    coding = _CODINGS[codec_name(codec)]
+    return coding.abilities | ({packer_ability(boundary, codec)} if coding.packed else set())
+
+
+def packer_ability(boundary: int, codec: str) -> str:
+    """What a gateway that has proved the packer behind this codec says that it can do with a bundle."""
+    return f"{codec}@{boundary}"
 
 
 def size_varies(codec: CodecName) -> bool:

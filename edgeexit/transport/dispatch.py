@@ -59,6 +59,11 @@ class _Gateway:
             return None
         return next((bundle for bundle in self.advert.bundles if bundle.digest12 == digest12), None)
 
+    def abilities(self, digest12: str) -> frozenset[str]:
+        """What it can unpack: of any bundle, and of this one."""
+        bundle = self.bundle(digest12)
+        return frozenset((*self.advert.unpacks, *(() if bundle is None else bundle.unpacks)))
+
     def close_circuit(self) -> None:
         self.misses = 0
         self.open_until_ms = None
@@ -131,7 +136,7 @@ class Dispatch:
                 name
                 for name, gateway in self._gateways.items()
                 if self._takes(gateway, digest12, first_stage, last_stage, now_ms)
-                and needed.issubset(gateway.advert.unpacks)
+                and needed <= gateway.abilities(digest12)
             ]
             if len(able) < 2:
                 return able[0] if able else None
@@ -158,7 +163,7 @@ class Dispatch:
             now_ms = self._clock()
             return frozenset().union(
                 *(
-                    gateway.advert.unpacks
+                    gateway.abilities(digest12)
                     for gateway in self._gateways.values()
                     if self._takes(gateway, digest12, last_stage, last_stage, now_ms)
                 )

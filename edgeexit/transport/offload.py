@@ -154,7 +154,7 @@ class MqttTransport:
         if not self._connection.is_up:
             raise LinkDown("not connected to the broker")
         digest12 = topics.digest12(request.bundle_digest)
-        needed = abilities_for(request.codec)
+        needed = abilities_for(request.codec, request.boundary)
         gateway = self._dispatch.choose(
             digest12,
             request.boundary,

@@ -156,9 +156,11 @@ def test_what_does_not_shrink_travels_as_it_is() -> None:
 
 
 def test_codecs_say_what_both_ends_must_be_able_to_do() -> None:
-    assert abilities_for("int8-token") == frozenset()
-    assert abilities_for("int4-zstd") == {"nibbles", "zstd"}
-    assert abilities_for("jpeg85") == {"jpeg"}
+    assert abilities_for("int8-token", 1) == frozenset()
+    assert abilities_for("int4-zstd", 1) == {"nibbles", "zstd"}
+    assert abilities_for("jpeg85", 0) == {"jpeg"}
+    assert abilities_for("pool4-int8", 2) == {"pool4-int8@2"}
+    assert abilities_for("bottleneck4-zstd", 1) == {"nibbles", "zstd", "bottleneck4-zstd@1"}
     assert storage.abilities() == {"nibbles", "zstd", "lz4", "jpeg"}
     assert [size_varies(codec) for codec in ("int4", "u8-zstd", "jpeg95")] == [False, True, True]
     assert [uncompressed(codec) for codec in ("int4-token-zstd", "u8-lz4", "jpeg95")] == [
@@ -166,7 +168,7 @@ def test_codecs_say_what_both_ends_must_be_able_to_do() -> None:
     ]
     assert [is_packed(codec) for codec in ("int4", "pool4-int4", "bottleneck8-zstd")] == [False, True, True]
     with pytest.raises(WireError):
-        abilities_for("lzma")
+        abilities_for("lzma", 1)
 
 
 def test_without_the_library_both_ends_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
