@@ -166,7 +166,10 @@ class _Checker:
         self._within(stage.parameters, 0, 2**53, f"{field}.parameters")
         self._within(stage.macs, 0, 2**53, f"{field}.macs")
         self._within(len(stage.variants), 1, MOST_VARIANTS, f"{field}.variants")
-        self._unique([variant.name for variant in stage.variants], f"{field}.variants")
+        names = [variant.name for variant in stage.variants]
+        self._unique(names, f"{field}.variants")
+        if not isinstance(stage.preferred, UnsetType):
+            self._require(stage.preferred in names, f"{field}.preferred", "the stage has no such variant")
         for i, variant in enumerate(stage.variants):
             place = f"{field}.variants[{i}]"
             self._matches(variant.name, _NAME, f"{place}.name")

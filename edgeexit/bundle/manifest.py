@@ -158,11 +158,16 @@ class Variant(_Noun, frozen=True):
 
 
 class Stage(_Noun, frozen=True):
-    """The part of the network between exit k-1 and exit k, its exit branch included."""
+    """The part of the network between exit k-1 and exit k, its exit branch included.
+
+    `preferred` names the variant that a search chose: the fastest mixture of all stages within a loss of
+    quality, where it was timed. UNSET: none was made, and not in the file.
+    """
 
     parameters: int
     macs: int
     variants: tuple[Variant, ...]
+    preferred: str | UnsetType = UNSET
 
 
 class Calibration(_Noun, frozen=True):

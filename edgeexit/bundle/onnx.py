@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeexit.bundle.flatbuffer import Malformed
+from edgeexit.bundle.nan import CHUNK, Floating, holds_nan
 from edgeexit.bundle.protobuf import LENGTH, Field, Message, whole
 from edgeexit.errors import BundleError, UnsafeModel
 
@@ -43,10 +44,8 @@ _SIZED = {"Expand": 1, "ConstantOfShape": 0, "Tile": 1, "Pad": 1}
 _TYPES = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22)
 _WIDTHS = (32, 8, 8, 16, 16, 32, 64, 8, 16, 64, 32, 64, 64, 128, 16, 8, 8, 8, 8, 4, 4)
 _BITS = dict(zip(_TYPES, _WIDTHS, strict=True))
-_FLOAT, _INT64, _F16, _DOUBLE, _BFLOAT16 = 1, 7, 10, 11, 16
-_NUMPY = {_FLOAT: "<f4", _F16: "<f2", _DOUBLE: "<f8"}
-# Half a megabyte of booleans at a time: the check's own memory does not grow with the model.
-_CHUNK = 2**19
+_FLOATS: dict[int, Floating] = {1: "f32", 10: "f16", 11: "f64", 16: "bf16"}
+_INT64, _HALVES = 7, (10, 16)
 
 # The fields of each message that are understood; others are refused, because they might mean anything.
 _MODEL = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 14))
@@ -295,10 +294,10 @@ class _Model:
         size_bytes = held.stop - held.start
         if held.number in (5, 7, 11):
             # Numbers of as many bytes as each needs: as many as there are bytes that end one.
-            if tensor.kind in (_F16, _BFLOAT16):
+            if tensor.kind in _HALVES:
                 raise Malformed("numbers of 16 bits are kept as whole ones")
             raw = np.frombuffer(message.data, np.uint8, size_bytes, held.start)
-            count = sum(int((raw[at : at + _CHUNK] < 0x80).sum()) for at in range(0, size_bytes, _CHUNK))
+            count = sum(int((raw[at : at + CHUNK] < 0x80).sum()) for at in range(0, size_bytes, CHUNK))
             if count != elements:
                 raise Malformed(f"a constant has {count} numbers where its shape takes {elements}")
             few = count <= MOST_DIMS * 2
@@ -306,7 +305,7 @@ class _Model:
         wanted = (elements * bits + 7) // 8
         if size_bytes != wanted:
             raise Malformed(f"a constant has {size_bytes} bytes where its shape takes {wanted}")
-        if _has_nan(message.data, held.start, size_bytes, tensor.kind):
+        if holds_nan(message.data, held.start, size_bytes, _FLOATS.get(tensor.kind)):
             raise Malformed("it holds weights that are no numbers (NaN)")
         if tensor.kind == _INT64 and elements <= MOST_DIMS * 2:
             return [int(n) for n in np.frombuffer(message.data, "<i8", elements, held.start)]
@@ -319,18 +318,3 @@ class _Model:
     def _known(self, each: Field, known: frozenset[int], what: str) -> None:
         if each.number not in known:
             raise Malformed(f"its {what} has a field {each.number}, which is not known")
-
-
-def _has_nan(data: memoryview, start: int, size_bytes: int, kind: int) -> bool:
-    """Whether numbers of a floating type hold one that is none; False for other types."""
-    if kind == _BFLOAT16:
-        halves = np.frombuffer(data, "<u2", size_bytes // 2, start)
-        # Exponent all ones and any digit behind it; the sign does not count.
-        return any(
-            bool(((halves[at : at + _CHUNK] & 0x7FFF) > 0x7F80).any()) for at in range(0, len(halves), _CHUNK)
-        )
-    layout = _NUMPY.get(kind)
-    if layout is None:
-        return False
-    numbers = np.frombuffer(data, layout, size_bytes // np.dtype(layout).itemsize, start)
-    return any(bool(np.isnan(numbers[at : at + _CHUNK]).any()) for at in range(0, len(numbers), _CHUNK))

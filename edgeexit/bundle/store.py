@@ -13,6 +13,7 @@ from edgeexit.bundle.golden import GOLDEN_CAP_BYTES, GoldenVectors, decode_golde
 from edgeexit.bundle.manifest import Blob, Manifest, Packer
 from edgeexit.bundle.minisign import SIGNATURE_CAP_BYTES, Signature, decode_signature
 from edgeexit.bundle.packer_golden import PACKER_GOLDEN_CAP_BYTES, PackerGolden, decode_packer_golden
+from edgeexit.bundle.onnx import check_onnx
 from edgeexit.bundle.paths import check_sha256, check_size, inside, read_capped
 from edgeexit.bundle.sign import SIGNATURE_FILE
 from edgeexit.bundle.tflite import check_model
@@ -114,6 +115,9 @@ def open_bundle(path: Path, *, expected_digest: str | None = None, trust: Trust 
     stages = (variant.blob.file for variant in models if variant.format == "tflite")
     for file in dict.fromkeys((*stages, *packers)):
         check_model(inside(root, file), file=file)
+    given = (variant for stage in manifest.stages for variant in stage.variants)
+    for file in dict.fromkeys(variant.blob.file for variant in given if variant.format == "onnx"):
+        check_onnx(inside(root, file), file=file)
     return Bundle(path=root, manifest=manifest, digest=digest, signature=signature)
 
 

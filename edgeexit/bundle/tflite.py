@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeexit.bundle.flatbuffer import Malformed, Table, Vector, number, root
+from edgeexit.bundle.nan import Floating, holds_nan
 from edgeexit.errors import BundleError, UnsafeModel
 
 # Caps. A whole ViT-Base is one graph of 2,500 tensors; no stage of anything published comes near these.
@@ -39,9 +37,7 @@ _FOREIGN = {_CUSTOM: "a custom operator", _DELEGATE: "a delegate", _FOREIGN_CALL
 _TYPES = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22)
 _WIDTHS = (32, 16, 32, 8, 64, 8, 16, 64, 8, 64, 128, 64, 32, 16, 4, 16, 2, 4, 8, 8)
 _BITS = dict(zip(_TYPES, _WIDTHS, strict=True))
-_F32, _F16, _F64, _BFLOAT16 = 0, 1, 10, 18
-# Half a megabyte of booleans at a time: the check's own memory does not grow with the model.
-_CHUNK = 2**19
+_FLOATS: dict[int, Floating] = {0: "f32", 1: "f16", 10: "f64", 18: "bf16"}
 
 
 def check_model(path: Path, *, file: str) -> None:
@@ -210,29 +206,9 @@ class _Model:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise Malformed("its constants lie over each other")
-        if _has_nan(self._data, held.start, size_bytes, kind):
+        if holds_nan(self._data, held.start, size_bytes, _FLOATS.get(kind)):
             raise Malformed("it holds weights or scales that are no numbers (NaN)")
 
     def _text(self, held: Vector) -> str:
         """The begin of a name, for messages."""
         return bytes(self._data[held.start : held.start + min(held.count, 64)]).decode("ascii", "replace")
-
-
-def _has_nan(data: memoryview, start: int, size_bytes: int, kind: int) -> bool:
-    """Whether numbers of a floating type hold one that is none; False for other types."""
-    if kind == _BFLOAT16:
-        halves = np.frombuffer(data, np.dtype("<u2"), size_bytes // 2, start)
-        # Exponent all ones and any digit behind it; the sign does not count.
-        return any(
-            bool(((halves[at : at + _CHUNK] & 0x7FFF) > 0x7F80).any()) for at in range(0, len(halves), _CHUNK)
-        )
-    numbers: NDArray[np.floating]
-    if kind == _F32:
-        numbers = np.frombuffer(data, np.dtype("<f4"), size_bytes // 4, start)
-    elif kind == _F16:
-        numbers = np.frombuffer(data, np.dtype("<f2"), size_bytes // 2, start)
-    elif kind == _F64:
-        numbers = np.frombuffer(data, np.dtype("<f8"), size_bytes // 8, start)
-    else:
-        return False
-    return any(bool(np.isnan(numbers[at : at + _CHUNK]).any()) for at in range(0, len(numbers), _CHUNK))

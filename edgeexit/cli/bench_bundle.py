@@ -35,13 +35,17 @@ class BenchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle on this machine. `failure` says why it cannot run here; None when it can."""
+    """A bundle on this machine. `failure` says why it cannot run here; None when it can.
+
+    `beside` is the runtime of ONNX variants, where TFLite ones have another.
+    """
 
     bundle: str
     digest: str
     machine: str
     runtime: str
     runtime_version: str
+    beside: str | None
     threads: int
     elapsed_ms: float
     note: str | None
@@ -104,6 +108,7 @@ def tabulate(bundle: Bundle, found: Examination) -> BenchTable:
         machine=found.machine,
         runtime=found.runtime,
         runtime_version=found.runtime_version,
+        beside=found.beside,
         threads=found.threads,
         elapsed_ms=found.elapsed_ms,
         note=found.note,
@@ -115,9 +120,10 @@ def tabulate(bundle: Bundle, found: Examination) -> BenchTable:
 def _rendered(bench: BenchTable) -> Table:
     from rich.table import Table
 
+    and_beside = "" if bench.beside is None else f" and {bench.beside}"
     table = Table(
         title=f"{bench.bundle} ({bench.digest[:12]}) on {bench.machine}:"
-        f" {bench.runtime} {bench.runtime_version}, threads: {bench.threads}"
+        f" {bench.runtime} {bench.runtime_version}{and_beside}, threads: {bench.threads}"
     )
     for column in ("stage", "variant", "bytes", "golden vectors", "difference", "median ms", "chosen"):
         left = column in ("variant", "golden vectors", "chosen")

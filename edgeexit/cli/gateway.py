@@ -22,6 +22,9 @@ def gateway(
     ] = False,
     concurrency: Annotated[int | None, typer.Option(help="Requests served at a time.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one interpreter.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="What ONNX Runtime computes with: cpu, cuda or tensorrt.")
+    ] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
     trusted_key: Annotated[
         list[str] | None,
@@ -46,6 +49,7 @@ def gateway(
                 "broker": broker,
                 "concurrency": concurrency,
                 "threads": threads,
+                "provider": provider,
                 "queue_limit": queue_limit,
                 "trusted_keys": tuple(trusted_key) if trusted_key else None,
                 "log_file": log_file,

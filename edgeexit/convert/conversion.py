@@ -62,7 +62,7 @@ def convert(
     if test is not None:
         check_set(test, what="test", plan=plan)
     back_end: Lowering = LiteRTTorch() if lowering is None else lowering
-    tools = (*runtime_tools(), *back_end.tools, *quantiser_tools())
+    tools = (*runtime_tools(), *back_end.tools, *quantiser_tools(plan.variants))
     key = conversion_key(network, plan, tools, calibration, test)
     stored = finished(out, key)
     if stored is not None:

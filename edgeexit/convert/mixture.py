@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Task
 from edgeexit.convert.accuracy import answers_of, quality
-from edgeexit.convert.lowered import litert, open_stage
-from edgeexit.convert.plan import network_input
+from edgeexit.convert.lowered import open_stage
+from edgeexit.convert.parity import Reference
+from edgeexit.convert.plan import LabelledSet, network_input
 from edgeexit.convert.slicing import Arrays, SlicedStage
+from edgeexit.convert.variants import MeasuredVariant
 from edgeexit.errors import ConfigError
 from edgeexit.models.protocol import IMAGE
 
@@ -27,6 +31,10 @@ EXACT = "f32"
 # Each trial runs one stage over all images. Four stages of four variants have 340 beginnings, of which
 # most are never tried because they cannot be faster; far deeper networks get the best of so many.
 MOST_TRIALS = 400
+
+
+# Stages of a ViT-Tiny take some ms: this many runs of a stage are done in a tenth of a second.
+TIMED_RUNS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +52,15 @@ class Mixture:
     complete: bool
 
 
+Times = Mapping[str, Sequence[float | None]]
+"""Milliseconds of each stage, by variant; None where a variant may not run."""
+
 Loss = Callable[[tuple[str, ...]], float]
 """What the exit behind the last of these variants loses when just these run one after the other."""
 
 
 def search_mixture(
-    times_ms: Mapping[str, Sequence[float | None]],
+    times_ms: Times,
     loss: Loss,
     *,
     most_loss: float,
@@ -82,6 +93,57 @@ def search_mixture(
     search = _Search(ranked, loss, most_loss, most_trials)
     search.descend((), (), 0.0)
     return search.result()
+
+
+def choose_mixture(
+    stages: Sequence[SlicedStage],
+    variants: Sequence[MeasuredVariant],
+    samples: Sequence[Sequence[Reference]],
+    labelled: LabelledSet,
+    *,
+    most_loss: float,
+    task: Task,
+    error_scale: float = 1.0,
+    times_ms: Times | None = None,
+) -> Mixture:
+    """The mixture of converted variants that a bundle should prefer.
+
+    `times_ms` are from the board that will run it, as `edgeexit bench --on BUNDLE --json` finds them;
+    without them the stages are timed here, one thread. Losses are measured on `labelled`.
+    Its `variants` are what `write` takes as `preferred`; the times go nowhere.
+    Raises: ConfigError, LoweringError, MissingExtra, RunnerError.
+    """
+    models: dict[str, Sequence[Path]] = {variant.name: variant.models for variant in variants}
+    timed = time_variants(stages, models, samples[0]) if times_ms is None else times_ms
+    loss = MeasuredLoss(stages, models, labelled.images, labelled.targets, task=task, error_scale=error_scale)
+    known: Times = {name: times for name, times in timed.items() if name in models}
+    return search_mixture(known, loss, most_loss=most_loss)
+
+
+def time_variants(
+    stages: Sequence[SlicedStage],
+    models: Mapping[str, Sequence[Path]],
+    sample: Sequence[Reference],
+    *,
+    runs: int = TIMED_RUNS,
+) -> dict[str, tuple[float, ...]]:
+    """What each stage of each variant takes here, one thread: the median of some runs, taken in turn.
+
+    Units: ms. Shapes: sample (K,), result (K,) by variant. Raises: LoweringError, MissingExtra, RunnerError.
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for stage, reference in zip(stages, sample, strict=True):
+        opened = {name: open_stage(paths[stage.index], stage) for name, paths in models.items()}
+        taken: dict[str, list[float]] = {name: [] for name in models}
+        for run in range(runs + 1):
+            for name, lowered in opened.items():
+                began_s = perf_counter()
+                lowered.run(reference.inputs)
+                if run:  # the first one also packs weights and touches memory
+                    taken[name].append((perf_counter() - began_s) * 1e3)
+        for name, each in taken.items():
+            times[name].append(median(each))
+    return {name: tuple(each) for name, each in times.items()}
 
 
 class _Search:
@@ -183,7 +245,7 @@ class MeasuredLoss:
             states = self._begun[-1][1]
         else:
             states = [{IMAGE: network_input(image)[None]} for image in self._images]  # C H W -> 1 C H W
-        lowered = open_stage(self._models[name][index], self._stages[index], runtime=litert())
+        lowered = open_stage(self._models[name][index], self._stages[index])
         given: list[Arrays] = []
         outputs = np.empty((1, len(states), self._stages[index].output.shape[1]), np.float32)  # 1 n C
         for row, state in enumerate(states):

@@ -27,7 +27,7 @@ LEAST_GOLDEN = 8
 # boundary lengthens the conversion and every decision of a policy.
 PLAIN_CODECS: tuple[CodecName, ...] = ("raw", "u8", "f16", "int8")
 
-VariantName = Literal["f32", "f16", "int8", "int8-tensor", "int8-static"]
+VariantName = Literal["f32", "f16", "int8", "int8-tensor", "int8-static", "int8-full", "onnx", "onnx-int8"]
 """What a conversion can make of each stage; `edgeexit.convert.quantise` says what each is."""
 
 

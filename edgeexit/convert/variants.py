@@ -14,11 +14,12 @@ from edgeexit.bundle.manifest import RiskControl
 from edgeexit.convert.accuracy import agreement, answer_set, answers_of, quality
 from edgeexit.convert.calibrating import FittedExit, certify, fit_exits
 from edgeexit.convert.kept import KeptSteps
-from edgeexit.convert.key import arrays_digest, data_digest
+from edgeexit.convert.key import arrays_digest, data_digest, stage_digest
+from edgeexit.convert.onnx_export import Onnx
 from edgeexit.convert.parity import Reference, StageParity, check_parity
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, Tolerances, VariantName
 from edgeexit.convert.progress import Steps
-from edgeexit.convert.quantise import quantise
+from edgeexit.convert.quantise import ONNX_VARIANTS, quantise
 from edgeexit.convert.slicing import SlicedStage
 
 
@@ -103,12 +104,24 @@ class VariantMaker:
     def _models(self, name: VariantName) -> tuple[Path, ...]:
         if name == "f32":
             return self.lowered
+        if name == "onnx":
+            return self._exported()
+        floats = self._exported() if name in ONNX_VARIANTS else self.lowered
         models = []
-        for stage, path in zip(self.stages, self.lowered, strict=True):
+        for stage, path in zip(self.stages, floats, strict=True):
             inputs = [sample[stage.index].inputs for sample in self.samples]
             make = partial(quantise, path.read_bytes(), name, stage=stage.index, inputs=inputs)
             seen = [arrays_digest(each) for each in inputs]
             models.append(self.kept.file(f"{stage.index}-{name}", [path.name, *seen], make))
+        return tuple(models)
+
+    def _exported(self) -> tuple[Path, ...]:
+        """The stages as ONNX, which most back ends do not lower to."""
+        models = []
+        for stage in self.stages:
+            inputs = self.samples[0][stage.index].inputs
+            parts = [stage_digest(stage.module), arrays_digest(inputs)]
+            models.append(self.kept.file(f"{stage.index}-onnx", parts, partial(Onnx().lower, stage, inputs)))
         return tuple(models)
 
     def _answer(
@@ -124,4 +137,5 @@ class VariantMaker:
 
 def _bound(name: VariantName, tolerances: Tolerances) -> float | None:
     """How far a stage of this variant may stray; int8 is bounded by its answers instead."""
-    return {"f32": tolerances.parity, "f16": tolerances.half_parity}.get(name)
+    bounds = {"f32": tolerances.parity, "onnx": tolerances.parity, "f16": tolerances.half_parity}
+    return bounds.get(name)

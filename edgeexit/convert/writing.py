@@ -18,6 +18,7 @@ from edgeexit.bundle.manifest import (
     Boundary,
     BoundaryCodec,
     Exit,
+    Format,
     Manifest,
     Preprocessing,
     Provenance,
@@ -26,6 +27,7 @@ from edgeexit.bundle.manifest import (
 )
 from edgeexit.bundle.store import Bundle
 from edgeexit.bundle.write import golden_blob, model_blob, write_bundle
+from edgeexit.convert.lowered import format_of
 from edgeexit.convert.plan import ConversionPlan
 from edgeexit.convert.quantise import precision_of, runtimes
 from edgeexit.convert.slicing import SlicedStage
@@ -61,9 +63,11 @@ def write(
     golden: bytes,
     origin: Origin,
     out: Path,
+    preferred: Sequence[str] = (),
 ) -> Bundle:
     """Write the bundle at `out`; another bundle there is replaced.
 
+    `preferred` names a variant for each stage, as a search of mixtures found them; empty where none was made.
     No date and no measured time goes into it: the same conversion gives the same digest.
 
     Shapes: stages and codecs (K,).
@@ -71,9 +75,11 @@ def write(
     """
     files = {golden_blob(golden).file: golden}
     blobs: dict[Path, Blob] = {}
+    formats: dict[Path, Format] = {}
     for path in (path for variant in variants for path in variant.models):
         model = path.read_bytes()
         blobs[path] = model_blob(model)
+        formats[path] = format_of(model)
         files[blobs[path].file] = model
     manifest = Manifest(
         schema=SCHEMA,
@@ -87,7 +93,10 @@ def write(
             Boundary(tensors=stage.inputs, codecs=tuple(measured))
             for stage, measured in zip(stages, codecs, strict=True)
         ),
-        stages=tuple(_stage(stage, variants, blobs) for stage in stages),
+        stages=tuple(
+            _stage(stage, variants, blobs, formats, preferred[stage.index] if preferred else None)
+            for stage in stages
+        ),
         exits=tuple(_exit(stage, variants) for stage in stages),
         golden=golden_blob(golden),
         provenance=Provenance(
@@ -105,21 +114,28 @@ def write(
     return write_bundle(out, manifest, files, replace=True)
 
 
-def _stage(stage: SlicedStage, variants: Sequence[MeasuredVariant], blobs: Mapping[Path, Blob]) -> Stage:
+def _stage(
+    stage: SlicedStage,
+    variants: Sequence[MeasuredVariant],
+    blobs: Mapping[Path, Blob],
+    formats: Mapping[Path, Format],
+    preferred: str | None,
+) -> Stage:
     return Stage(
         parameters=stage.parameters,
         macs=stage.macs,
         variants=tuple(
             Variant(
                 name=variant.name,
-                format="tflite",
+                format=formats[variant.models[stage.index]],
                 precision=precision_of(variant.name),
                 blob=blobs[variant.models[stage.index]],
-                runtimes=runtimes(variant.name),
+                runtimes=runtimes(variant.name, formats[variant.models[stage.index]]),
                 parity_max_abs=variant.parity[stage.index].exit_max_abs,
             )
             for variant in variants
         ),
+        preferred=UNSET if preferred is None else preferred,
     )
 
 

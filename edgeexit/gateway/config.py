@@ -14,6 +14,7 @@ from edgeexit.board.host_name import host_id
 from edgeexit.board.settings import parse_toml
 from edgeexit.bundle.trust import Trust, configured_trust
 from edgeexit.errors import ConfigError
+from edgeexit.runner.onnx import Provider
 from edgeexit.transport.address import Credentials, parse_broker
 from edgeexit.transport.topics import require_id
 
@@ -26,6 +27,7 @@ class GatewayConfig:
 
     `concurrency` is how many requests are served at a time, each by a worker with interpreters of its own;
     None means one per processor and `threads`. `threads` is what one interpreter may use.
+    `provider` is what ONNX Runtime computes with, for bundles that have ONNX variants.
     `pool` also serves requests sent to no gateway in particular. With `trusted_keys`, only bundles that one
     of them signed are served; `least_serials` says by bundle name how old a bundle may be.
     Raises: ConfigError, naming the key, on a value that cannot be meant.
@@ -36,6 +38,7 @@ class GatewayConfig:
     broker: str = "mqtt://127.0.0.1:1883"
     concurrency: int | None = None
     threads: int = 1
+    provider: Provider = "cpu"
     queue_limit: int = 32
     bundle_limit: int = 16
     pool: bool = True

@@ -15,7 +15,9 @@ from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.service import GatewayService
 from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.gateway.store import BundleStore
-from edgeexit.runner.litert import LiteRTRunner, find_variant, load_stage
+from edgeexit.runner.litert import LiteRTRunner, find_variant
+from edgeexit.runner.loading import find_runtimes, require_runtime
+from edgeexit.runner.onnx import Provider
 from edgeexit.runner.packing import Packers, open_unpacking
 from edgeexit.runner.protocol import Runner
 from edgeexit.runner.runtime import find_runtime
@@ -35,7 +37,8 @@ def monotonic_ms() -> float:
 class GatewayCore:
     """Everything of a gateway but its broker: loads the store, serves frames, follows changes of the store.
 
-    `open_runners` is how interpreters are made; by default LiteRT, golden vectors proved first.
+    `open_runners` is how interpreters are made; by default the runtimes of this machine,
+    golden vectors proved first.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class GatewayCore:
     ) -> None:
         self._own_runners = open_runners is None
         times = ServiceTimes()
-        opener = open_runners if open_runners is not None else litert_runners(config.threads)
+        opener = open_runners if open_runners is not None else verified_runners(config.threads, config.provider)
         unpackers = litert_unpackers(config.threads, log) if self._own_runners else no_unpackers
         self._bundles = LoadedBundles(
             opener, count=config.workers, times=times, clock=clock, open_unpackers=unpackers
@@ -82,7 +85,7 @@ class GatewayCore:
         Raises: ConfigError when there is no store; MissingExtra when no runtime is installed.
         """
         if self._own_runners:
-            find_runtime()  # a gateway that could never run anything says so now, not at its first bundle
+            require_runtime()  # a gateway that could never run anything says so now, not at its first bundle
         self._keeper.look()
         self.service.open()
         self._keeper.start()
@@ -106,20 +109,20 @@ class GatewayCore:
         self._bundles.close()
 
 
-def litert_runners(threads: int) -> RunnersOpener:
-    """Opens runners of TFLite stages with `threads` threads an interpreter.
+def verified_runners(threads: int, provider: Provider = "cpu") -> RunnersOpener:
+    """Opens runners with `threads` threads an interpreter, ONNX stages with `provider`.
 
     Golden vectors choose the variants once for a bundle; further runners load the same ones.
     """
 
     def open_runners(bundle: Bundle, count: int) -> tuple[Runner, ...]:
-        first, _ = open_verified(bundle, threads=threads)
-        runtime = find_runtime()
+        first, _ = open_verified(bundle, threads=threads, provider=provider)
+        runtimes = find_runtimes(bundle.manifest, provider=provider)
         stages = [(k, find_variant(bundle.manifest, k, first.variant(k))) for k in first.stages]
         more = [
             LiteRTRunner.of_loaded(
                 bundle,
-                [load_stage(bundle, k, variant, runtime=runtime, threads=threads) for k, variant in stages],
+                [runtimes.load(bundle, k, variant, threads=threads) for k, variant in stages],
                 threads=threads,
             )
             for _ in range(count - 1)

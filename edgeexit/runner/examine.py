@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Precision, Variant
-from edgeexit.runner.litert import LoadedStage
-from edgeexit.runner.protocol import Clock, StageOutput, Tensors
+from edgeexit.runner.protocol import Clock, LoadedStage, StageOutput, Tensors
 from edgeexit.runner.report import VariantReport
 
 Floats = NDArray[np.float32]

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Manifest, TensorSpec, Variant
 from edgeexit.bundle.store import Bundle
 from edgeexit.errors import RunnerError, ShapeError
-from edgeexit.runner.protocol import StageOutput, Tensors
+from edgeexit.runner.protocol import LoadedStage, StageOutput, Tensors
 from edgeexit.runner.runtime import TFLITE, Interpreter, Runtime, find_runtime
 
 # What litert-torch and onnx2tf call a lone signature.
 _SIGNATURE = "serving_default"
 
 
-class LoadedStage:
+class LiteRTStage:
     """One stage in one variant, its tensors bound by signature name once and for all."""
 
     __slots__ = ("_boundary", "_exit", "_inputs", "_interpreter", "stage", "variant")
@@ -64,7 +64,7 @@ class LoadedStage:
 
 def load_stage(
     bundle: Bundle, stage: int, variant: Variant, *, runtime: Runtime, threads: int
-) -> LoadedStage:
+) -> LiteRTStage:
     """Load one variant of a stage and hold its signature against the manifest.
 
     Raises: RunnerError, ShapeError, MissingFile, UnsafePath.
@@ -101,7 +101,7 @@ def load_stage(
             fix="give every stage a file of its own",
         )
     name = manifest.exits[stage].output.name
-    return LoadedStage(
+    return LiteRTStage(
         stage=stage,
         variant=variant,
         interpreter=interpreter,
@@ -121,6 +121,7 @@ def given_by(manifest: Manifest, stage: int) -> tuple[TensorSpec, ...]:
 class LiteRTRunner:
     """Runs the stages named in `variants`: all of them, or the prefix or suffix that this machine holds.
 
+    Variants are TFLite files; `of_loaded` takes stages of any format, loaded elsewhere.
     Golden vectors are not looked at here: `open_verified` chooses variants that passed them.
     """
 

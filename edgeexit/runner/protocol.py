@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.bundle.manifest import Variant
+
 Tensor = NDArray[np.generic]
 Tensors = Mapping[str, Tensor]
 Clock = Callable[[], float]
@@ -24,6 +26,24 @@ class StageOutput:
 
     boundary: Tensors
     output: NDArray[np.float32]
+
+
+class LoadedStage(Protocol):
+    """Port: one stage in one variant, loaded by the runtime that it is for."""
+
+    @property
+    def stage(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def variant(self) -> Variant:
+        """Which variant it is."""
+        ...
+
+    def run(self, tensors: Tensors) -> StageOutput:
+        """Run the stage; what it gives are copies. Raises: RunnerError."""
+        ...
 
 
 class Runner(Protocol):

@@ -34,7 +34,10 @@ class VariantReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class SelectionKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a selection holds for; for anything else it is made anew."""
+    """What a selection holds for; for anything else it is made anew.
+
+    `beside` is the runtime of ONNX variants, where TFLite ones have another.
+    """
 
     schema: int
     bundle_digest: str
@@ -45,6 +48,7 @@ class SelectionKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     first: int
     stop: int
     prefer: str | None
+    beside: str | None = None
 
 
 class SelectionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -24,9 +24,11 @@ from edgeexit.runner.examine import (
     trial_report,
     try_out,
 )
-from edgeexit.runner.litert import LiteRTRunner, LoadedStage, find_variant, load_stage
+from edgeexit.runner.litert import LiteRTRunner, find_variant
+from edgeexit.runner.loading import Runtimes, find_runtimes
 from edgeexit.runner.machine import machine_name
-from edgeexit.runner.protocol import Clock, Tensors
+from edgeexit.runner.onnx import Provider
+from edgeexit.runner.protocol import Clock, LoadedStage, Tensors
 from edgeexit.runner.report import (
     SELECTION_SCHEMA,
     SelectionKey,
@@ -35,7 +37,7 @@ from edgeexit.runner.report import (
     read_report,
     write_report,
 )
-from edgeexit.runner.runtime import Runtime, find_runtime
+from edgeexit.runner.runtime import Runtime
 
 # Eight vectors tell a broken kernel from a sound one, and keep a ViT-Tiny under a second on one x86 core.
 VECTORS = 8
@@ -65,19 +67,22 @@ def open_verified(
     clock: Clock = monotonic_ms,
     cache: Path | None = None,
     runtime: Runtime | None = None,
+    provider: Provider = "cpu",
 ) -> tuple[LiteRTRunner, SelectionReport]:
     """An open runner of `stages` (all by default), each in the fastest variant that proved correct here.
 
-    Golden inputs run through every loadable variant; outputs are held against the float network's. A
+    Golden inputs run through every loadable variant; outputs are held against the float network's. Where
+    the bundle prefers a variant, what loses more is left out. A
     variant named by `prefer` is taken wherever it passes, whatever its speed. A report kept at `cache`
-    for the same bundle, runtime and machine is believed; otherwise a new one is written there.
+    for the same bundle, runtimes and machine is believed; otherwise a new one is written there. `provider`
+    is what ONNX Runtime computes with, where the bundle has ONNX variants and it is installed.
     Raises: VariantRejected when no variant of a stage passes, RunnerError when none can be loaded,
     MissingExtra, BundleError.
     """
     count = bundle.manifest.stage_count
     wanted = stages if stages is not None else range(count)
     _check_wanted(bundle, wanted, prefer)
-    used = runtime if runtime is not None else find_runtime()
+    used = find_runtimes(bundle.manifest, runtime=runtime, provider=provider)
     key = SelectionKey(
         schema=SELECTION_SCHEMA,
         bundle_digest=bundle.digest,
@@ -88,6 +93,7 @@ def open_verified(
         first=wanted.start,
         stop=wanted.stop,
         prefer=prefer,
+        beside=used.beside,
     )
     known = read_report(cache, key) if cache is not None else None
     if known is not None:
@@ -128,6 +134,7 @@ class Examination:
     elapsed_ms: float
     note: str | None
     failure: RunnerError | None
+    beside: str | None = None
 
 
 def examine_all(
@@ -136,12 +143,13 @@ def examine_all(
     threads: int = 1,
     clock: Clock = monotonic_ms,
     runtime: Runtime | None = None,
+    provider: Provider = "cpu",
 ) -> Examination:
     """What `open_verified` would find here, with no report believed and none kept; nothing stays loaded.
 
     Raises: RunnerError when no runtime works here, MissingExtra, BundleError.
     """
-    used = runtime if runtime is not None else find_runtime()
+    used = find_runtimes(bundle.manifest, runtime=runtime, provider=provider)
     selection = _Selection(bundle, used, threads, range(bundle.manifest.stage_count), None, clock)
     begun_ms = clock()
     chosen: tuple[str, ...]
@@ -161,6 +169,7 @@ def examine_all(
         elapsed_ms=clock() - begun_ms,
         note=selection.note,
         failure=failure,
+        beside=used.beside,
     )
 
 
@@ -195,14 +204,14 @@ class _Selection:
     def __init__(
         self,
         bundle: Bundle,
-        runtime: Runtime,
+        runtimes: Runtimes,
         threads: int,
         wanted: range,
         prefer: str | None,
         clock: Clock,
     ) -> None:
         self._bundle = bundle
-        self._runtime = runtime
+        self._runtimes = runtimes
         self._threads = threads
         self._wanted = wanted
         self._prefer = prefer
@@ -266,7 +275,7 @@ class _Selection:
         if stage in self._wanted:
             self._time(trials, inputs)
         self.reports.extend(trial_report(trial, verdict) for trial, verdict in passed)
-        exact, chosen = trials[0], self._fastest(trials)
+        exact, chosen = trials[0], self._fastest(stage, trials)
         given = [each.boundary for each in exact.given]
         chosen.given = []
         # The interpreters that lost go here, before the next stage is loaded: memory is short on boards.
@@ -278,7 +287,7 @@ class _Selection:
         return sorted(variants, key=lambda variant: _EXACTNESS[variant.precision])
 
     def _load(self, stage: int, variant: Variant) -> LoadedStage:
-        return load_stage(self._bundle, stage, variant, runtime=self._runtime, threads=self._threads)
+        return self._runtimes.load(self._bundle, stage, variant, threads=self._threads)
 
     def _time(self, trials: Sequence[Trial], inputs: Sequence[Tensors]) -> None:
         """Time in turn, so that a disturbance meets all alike."""
@@ -289,15 +298,34 @@ class _Selection:
             for trial in trials:
                 trial.run(inputs[done % len(inputs)], self._clock)
 
-    def _fastest(self, trials: Sequence[Trial]) -> Trial:
-        """The one preferred, else the fastest; of two that are nearly as fast, the more exact."""
-        best = trials[0]
-        for trial in trials:
-            if trial.loaded.variant.name == self._prefer:
-                return trial
+    def _fastest(self, stage: int, trials: Sequence[Trial]) -> Trial:
+        """The one asked for, else the fastest; of two that are nearly as fast, the more exact."""
+        asked = next((trial for trial in trials if trial.loaded.variant.name == self._prefer), None)
+        if asked is not None:
+            return asked
+        allowed = self._within_loss(stage, trials)
+        best = allowed[0]
+        for trial in allowed:
             if trial.best_ms < best.best_ms * (1.0 - FASTER_BY):
                 best = trial
         return best
+
+    def _within_loss(self, stage: int, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Those that lose no more than the bundle's preferred variant: itself, and the more exact ones.
+
+        It was chosen under a bound on what exits may lose, which a faster one might break; all where
+        nothing is preferred, or it does not pass here.
+        """
+        name = self._bundle.manifest.stages[stage].preferred
+        preferred = next((trial for trial in trials if trial.loaded.variant.name == name), None)
+        if preferred is None:
+            return trials
+        exactness = _EXACTNESS[preferred.loaded.variant.precision]
+        return [
+            trial
+            for trial in trials
+            if trial is preferred or _EXACTNESS[trial.loaded.variant.precision] < exactness
+        ]
 
     def _chain(
         self, chosen: Sequence[Trial], first: Sequence[Tensors], golden: GoldenVectors, rows: Sequence[int]
@@ -348,13 +376,13 @@ def _check_wanted(bundle: Bundle, wanted: range, prefer: str | None) -> None:
         )
 
 
-def _reopen(bundle: Bundle, known: SelectionReport, runtime: Runtime, threads: int) -> LiteRTRunner | None:
+def _reopen(bundle: Bundle, known: SelectionReport, runtimes: Runtimes, threads: int) -> LiteRTRunner | None:
     """A runner of what was chosen before; None where that cannot be loaded any more."""
     loaded: list[LoadedStage] = []
     try:
         for stage, name in enumerate(known.chosen, start=known.key.first):
             variant = find_variant(bundle.manifest, stage, name)
-            loaded.append(load_stage(bundle, stage, variant, runtime=runtime, threads=threads))
+            loaded.append(runtimes.load(bundle, stage, variant, threads=threads))
     except (RunnerError, ShapeError):
         return None
     return LiteRTRunner.of_loaded(bundle, loaded, threads=threads)

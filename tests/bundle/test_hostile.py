@@ -393,7 +393,7 @@ def test_nothing_is_loaded_of_what_became_harmful_after_it_was_opened(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Golden vectors are read anew when a bundle is loaded, and first of all."""
-    from edgeexit.runner import selection
+    from edgeexit.runner import loading
 
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
@@ -401,7 +401,7 @@ def test_nothing_is_loaded_of_what_became_harmful_after_it_was_opened(
     bundle = open_bundle(copied)
     place = copied / bundle.manifest.golden.file
     place.write_bytes(place.read_bytes()[:-1] + b"\1")
-    monkeypatch.setattr(selection, "load_stage", load)
+    monkeypatch.setattr(loading, "load_stage", load)
     with pytest.raises(IntegrityError):
         open_verified(bundle)
 

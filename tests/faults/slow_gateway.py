@@ -15,7 +15,7 @@ from types import FrameType
 
 from edgeexit.bundle import Bundle
 from edgeexit.gateway.config import GatewayConfig
-from edgeexit.gateway.core import GatewayCore, litert_runners, monotonic_ms
+from edgeexit.gateway.core import GatewayCore, monotonic_ms, verified_runners
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.program import GatewayProgram
 from edgeexit.runner.protocol import Runner, StageOutput, Tensors
@@ -57,7 +57,7 @@ def main() -> None:
         slow.set()
 
     def open_runners(bundle: Bundle, count: int) -> tuple[Runner, ...]:
-        return tuple(Slow(runner, float(stage_ms), slow) for runner in litert_runners(1)(bundle, count))
+        return tuple(Slow(runner, float(stage_ms), slow) for runner in verified_runners(1)(bundle, count))
 
     config = GatewayConfig(store=Path(store), id=name, broker=broker, concurrency=2)
     log = EventLog(logging.getLogger("slow-gateway"), monotonic_ms)

@@ -13,7 +13,7 @@ import pytest
 from edgeexit.bundle import Bundle
 from edgeexit.errors import ConfigError, GatewayRefused
 from edgeexit.gateway.config import GatewayConfig
-from edgeexit.gateway.core import GatewayCore, litert_runners, monotonic_ms
+from edgeexit.gateway.core import GatewayCore, monotonic_ms, verified_runners
 from edgeexit.gateway.log import EventLog
 from edgeexit.runner.protocol import Tensor, Tensors
 from edgeexit.transport.exchange import ServedBundle
@@ -55,7 +55,7 @@ def request(bundle: Bundle, boundary: int, codec: str, tensors: Mapping[str, Ten
 def test_every_boundary_and_codec_gives_the_last_exit(
     core: GatewayCore, tiny_bundle: Bundle, boundary: int, codec: str
 ) -> None:
-    (runner,) = litert_runners(1)(tiny_bundle, 1)
+    (runner,) = verified_runners(1)(tiny_bundle, 1)
     golden = tiny_bundle.golden()
     tensors: Tensors = golden.sample(0)
     for stage in range(boundary):
