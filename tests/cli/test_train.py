@@ -158,11 +158,11 @@ def test_values_are_trained_for_but_not_mixed(
 ) -> None:
     monkeypatch.setenv("SIDES_VALUES", "1")
     assert "values cannot be mixed" in say("train", RECIPE, "--work", tmp_path, "--mixup", 0.2).err
-    done = say("train", RECIPE, "--work", tmp_path, "--json")
+    done = say("train", RECIPE, "--work", tmp_path, "--json", "--epochs", 12)
     assert done.code == 0, done.err
     assert json.loads(done.out)["task"] == "regression"
     judged = json.loads(say("evaluate", RECIPE, "--work", tmp_path, "--json").out)
-    assert judged["evaluation"]["exits"][0]["mean_absolute_error"] < 0.5
+    assert judged["evaluation"]["exits"][-1]["mean_absolute_error"] < 0.3
 
 
 def test_weights_and_data_must_belong_together(say: Say, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def data(root: Path | None, say: Say) -> RecipeData:
         test=sides(64, seed=2),
         classes=() if values else ("left", "right"),
         name="sides",
+        value_offset=0.5,
         value_scale=0.5,
     )
 
