@@ -12,8 +12,8 @@ from edgeexit.bundle.encoding import MANIFEST_CAP_BYTES, MANIFEST_FILE, decode_m
 from edgeexit.bundle.golden import GOLDEN_CAP_BYTES, GoldenVectors, decode_golden
 from edgeexit.bundle.manifest import Blob, Manifest, Packer
 from edgeexit.bundle.minisign import SIGNATURE_CAP_BYTES, Signature, decode_signature
-from edgeexit.bundle.packer_golden import PACKER_GOLDEN_CAP_BYTES, PackerGolden, decode_packer_golden
 from edgeexit.bundle.onnx import check_onnx
+from edgeexit.bundle.packer_golden import PACKER_GOLDEN_CAP_BYTES, PackerGolden, decode_packer_golden
 from edgeexit.bundle.paths import check_sha256, check_size, inside, read_capped
 from edgeexit.bundle.sign import SIGNATURE_FILE
 from edgeexit.bundle.tflite import check_model

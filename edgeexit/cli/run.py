@@ -46,6 +46,7 @@ def run(
     from edgeexit.decide.latency import LatencyModel
     from edgeexit.decide.policies.hedged import HedgedGain
     from edgeexit.engine import Engine, Frame
+    from edgeexit.runner.packing import open_packing
     from edgeexit.runner.preprocess import read_image
     from edgeexit.runner.selection import monotonic_ms, open_verified
 
@@ -54,6 +55,7 @@ def run(
     pixels = read_image(image)
     transport = None if broker is None else _transport(opened, broker)
     runner, report = open_verified(opened, threads=threads, prefer=variant)
+    packing = None if transport is None else open_packing(opened, runner, threads=threads)
     seen: list[Record] = []
     with Engine(
         opened,
@@ -64,6 +66,7 @@ def run(
         clock=monotonic_ms,
         emit=seen.append,
         transport=transport,
+        packing=packing,
     ) as engine:
         if transport is not None:
             _await_link(engine, transport)

@@ -35,6 +35,7 @@ from edgeexit.device.parts import (
     make_transport,
     played_board,
 )
+from edgeexit.device.payloads import make_payloads
 from edgeexit.device.policy import PolicyInForce, choose_policy
 from edgeexit.device.recorder import Recorder
 from edgeexit.device.records import DriftFound, RunStarted
@@ -127,6 +128,9 @@ class Daemon:
         self._latency = LatencyModel(stage_ms)
         self._guarantee = guarantee = self._make_guarantee(config)
         self._policy = PolicyInForce(choose_policy(config.policy, bundle.manifest, self._variants, guarantee))
+        transport = make_transport(config, bundle)
+        threads = config.threads or profile.runtime.threads
+        payloads = None if transport is None else make_payloads(bundle, runner, threads=threads)
         self._engine = Engine(
             bundle,
             runner,
@@ -135,9 +139,11 @@ class Daemon:
             budgets=self._budgets,
             clock=monotonic_ms,
             emit=self._recorder.emit,
-            transport=make_transport(config, bundle),
+            transport=transport,
             byte_price=config.offload.byte_price,
             audits=None if guarantee is None else guarantee.terms,
+            packing=None if payloads is None else payloads.packing,
+            encode_ms=None if payloads is None else payloads.encode_ms,
         )
         self._teller.guarantee(guarantee)
         parts.enter_context(self._engine)

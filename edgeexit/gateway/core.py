@@ -20,7 +20,6 @@ from edgeexit.runner.loading import find_runtimes, require_runtime
 from edgeexit.runner.onnx import Provider
 from edgeexit.runner.packing import Packers, open_unpacking
 from edgeexit.runner.protocol import Runner
-from edgeexit.runner.runtime import find_runtime
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport import wire
 from edgeexit.transport.topics import DIGEST12, InferTopic
@@ -51,7 +50,9 @@ class GatewayCore:
     ) -> None:
         self._own_runners = open_runners is None
         times = ServiceTimes()
-        opener = open_runners if open_runners is not None else verified_runners(config.threads, config.provider)
+        opener = (
+            open_runners if open_runners is not None else verified_runners(config.threads, config.provider)
+        )
         unpackers = litert_unpackers(config.threads, log) if self._own_runners else no_unpackers
         self._bundles = LoadedBundles(
             opener, count=config.workers, times=times, clock=clock, open_unpackers=unpackers
