@@ -22,7 +22,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgeexit.errors import BrokerError, LinkDown, NoCredit, WireError
 from edgeexit.transport.mqtt_config import ENVELOPE_BYTES, ConnectionConfig, tls_context
-from edgeexit.transport.publication import Publication, pack_publish, parse_publish, require_topic
+from edgeexit.transport.publication import (
+    Publication,
+    pack_publish,
+    parse_publish,
+    require_topic,
+    whole_publish,
+)
 from edgeexit.transport.tcp import acknowledge_at_once, send_at_once, unacknowledged_bytes
 
 _log = logging.getLogger(__name__)
@@ -31,8 +37,8 @@ _log = logging.getLogger(__name__)
 _PUBLISH = 0x30
 
 # One buffer a connection, where the library would ask for one as large as the rest of the packet at
-# every read. A larger one saves no time: what came by then is seldom more.
-_RECEIVE_BYTES = 65_536
+# every read. A boundary of 150 kB fits into it, and is then read in one piece.
+_RECEIVE_BYTES = 262_144
 
 
 class MqttSession:
@@ -124,7 +130,9 @@ class MqttSession:
         if waiting_bytes and waiting_bytes + len(payload) > self._config.backlog_cap_bytes:
             raise NoCredit(in_flight=len(self._unsent), in_flight_bytes=waiting_bytes)
         if qos == 0:
-            info = self._client.queue(pack_publish(topic, payload, packed, retain=retain))
+            info = self._send(pack_publish(topic, payload, packed, retain=retain))
+            if info is None:
+                return
         else:
             require_topic(topic)
             info = self._client.publish(topic, payload, qos, retain, _PackedProperties(packed))
@@ -134,6 +142,17 @@ class MqttSession:
             raise LinkDown(paho.error_string(info.rc))
         if qos == 0:
             self._unsent.append((info, len(payload)))
+
+    def _send(self, packet: bytes) -> paho.MQTTMessageInfo | None:
+        """Write a PUBLISH of QoS 0 past an empty queue, or queue it; None when all of it is written."""
+        client = self._client
+        if self._config.address.tls or not self._writing.acquire(blocking=False):
+            return client.queue(packet)
+        try:
+            # What another thread queues from here on comes after this packet.
+            return client.queue(packet) if client.want_write() else client.write(packet)
+        finally:
+            self._writing.release()
 
     def flush(self) -> bool:
         """Write what the socket takes now; whether nothing is left. Never waits."""
@@ -299,6 +318,33 @@ class _Client(paho.Client):
         )
         return info
 
+    def write(self, packet: bytes) -> paho.MQTTMessageInfo | None:
+        """Send a whole PUBLISH of QoS 0; what the socket does not take comes first in the queue.
+
+        Where the connection is broken that is all of it: the loop's thread then meets the same error.
+        """
+        if self.socket() is None:
+            return self.queue(packet)
+        try:
+            sent_bytes = super()._sock_send(packet)
+        except (OSError, AttributeError, ValueError):  # the last two where it is closed meanwhile
+            sent_bytes = 0
+        if sent_bytes == len(packet):
+            return None
+        info = paho.MQTTMessageInfo(0)
+        self._out_packet.appendleft(
+            {
+                "command": _PUBLISH,
+                "mid": 0,
+                "qos": 0,
+                "pos": sent_bytes,
+                "to_process": len(packet) - sent_bytes,
+                "packet": memoryview(packet),  # type: ignore[typeddict-item]
+                "info": info,
+            }
+        )
+        return info
+
     def _packet_queue(
         self,
         command: int,
@@ -322,6 +368,28 @@ class _Client(paho.Client):
         """The messages parsed since the last call."""
         messages, self._messages = self._messages, []
         return messages
+
+    def _packet_read(self) -> MQTTErrorCode:
+        # The library takes a packet apart byte by byte. A PUBLISH that has come whole needs none of that.
+        # That it then counts no sign of life from the broker costs a ping each keep-alive.
+        if self._in_packet["command"] == 0:
+            if self._taken == self._filled:
+                try:
+                    self._taken, self._filled = 0, self._receive()
+                except BlockingIOError:
+                    return MQTTErrorCode.MQTT_ERR_AGAIN
+                except OSError as error:
+                    _log.info("receiving failed: %s", error)
+                    return MQTTErrorCode.MQTT_ERR_CONN_LOST
+                if self._filled == 0:
+                    return MQTTErrorCode.MQTT_ERR_CONN_LOST
+            received = self._received[self._taken : self._filled]
+            body = whole_publish(received)
+            # One over the cap is for the library to begin with, and for `_sock_recv` to refuse.
+            if body is not None and body.stop - body.start <= self._packet_cap_bytes:
+                self._taken += body.stop
+                return self._take(received[0], received[body])
+        return super()._packet_read()
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # The library asks for the whole rest of a packet before any of it has come.
@@ -369,9 +437,11 @@ class _Client(paho.Client):
         return wrapped
 
     def _handle_publish(self) -> MQTTErrorCode:
-        packet = self._in_packet
+        return self._take(self._in_packet["command"], self._in_packet["packet"])
+
+    def _take(self, first_byte: int, packet: bytearray | memoryview) -> MQTTErrorCode:
         try:
-            message, identifier = parse_publish(packet["command"], packet["packet"])
+            message, identifier = parse_publish(first_byte, packet)
         except WireError as error:
             _log.warning("dropping the connection: %s", error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL

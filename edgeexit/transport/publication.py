@@ -87,7 +87,18 @@ def require_topic(topic: str) -> bytes:
     return name
 
 
-def parse_publish(first_byte: int, packet: bytes | bytearray) -> tuple[Publication, int]:
+def whole_publish(received: memoryview) -> slice | None:
+    """Where the body of a PUBLISH lies that begins these bytes; None for another packet or a part of one."""
+    if len(received) < 2 or received[0] >> 4 != 3:
+        return None
+    try:
+        length, start = _take_variable(received, 1)
+    except (IndexError, WireError):
+        return None
+    return slice(start, start + length) if start + length <= len(received) else None
+
+
+def parse_publish(first_byte: int, packet: bytes | bytearray | memoryview) -> tuple[Publication, int]:
     """The message in a PUBLISH packet, and its packet identifier (0 at QoS 0); one copy of the payload.
 
     Raises: WireError when it is not one.
@@ -139,7 +150,7 @@ def parse_publish(first_byte: int, packet: bytes | bytearray) -> tuple[Publicati
     return message, identifier
 
 
-def _skip(packet: bytes | bytearray, offset: int, kind: int) -> int:
+def _skip(packet: bytes | bytearray | memoryview, offset: int, kind: int) -> int:
     if kind in _FIXED_BYTES:
         return offset + _FIXED_BYTES[kind]
     if kind == _SUBSCRIPTION_ID:
@@ -150,7 +161,7 @@ def _skip(packet: bytes | bytearray, offset: int, kind: int) -> int:
     raise WireError(f"property {kind} does not belong in a PUBLISH")
 
 
-def _take(packet: bytes | bytearray, offset: int) -> tuple[bytes, int]:
+def _take(packet: bytes | bytearray | memoryview, offset: int) -> tuple[bytes, int]:
     length = _U16.unpack_from(packet, offset)[0]
     end = offset + 2 + length
     if end > len(packet):
@@ -158,7 +169,7 @@ def _take(packet: bytes | bytearray, offset: int) -> tuple[bytes, int]:
     return bytes(packet[offset + 2 : end]), end
 
 
-def _take_variable(packet: bytes | bytearray, offset: int) -> tuple[int, int]:
+def _take_variable(packet: bytes | bytearray | memoryview, offset: int) -> tuple[int, int]:
     value = 0
     for shift in (0, 7, 14, 21):
         byte = packet[offset]

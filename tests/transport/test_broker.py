@@ -69,6 +69,24 @@ def test_a_taken_port_is_one_clear_error(kind: BrokerKind) -> None:
         broker.stop()
 
 
+@pytest.mark.broker
+def test_a_configured_broker_keeps_the_memory_of_messages_as_the_shipped_unit_says() -> None:
+    lines = (SHIPPED / "mosquitto-memory.conf").read_text(encoding="utf-8").splitlines()
+    shipped = dict(line.split("=", 2)[1:] for line in lines if line.startswith("Environment="))
+    assert shipped == broker_module.KEPT_MEMORY
+    with Broker(kind="mosquitto") as configured, Broker(kind="mosquitto", nodelay=False) as plain:
+        assert shipped.items() <= _environment(configured).items()
+        assert not shipped.keys() & _environment(plain).keys()
+
+
+def _environment(broker: Broker) -> dict[str, str]:
+    """What the broker's process was started with."""
+    process = broker._process
+    assert process is not None
+    entries = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
 def test_a_broker_without_passwords_stays_on_this_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         Broker(host="0.0.0.0").start()

@@ -12,7 +12,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgeexit.errors import WireError
-from edgeexit.transport.publication import Publication, pack_properties, pack_publish, parse_publish
+from edgeexit.transport.publication import (
+    Publication,
+    pack_properties,
+    pack_publish,
+    parse_publish,
+    whole_publish,
+)
 
 _text = st.text(st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"]), max_size=300)
 
@@ -92,6 +98,29 @@ def test_properties_of_others_are_passed_over() -> None:
     packed = properties.pack()  # type: ignore[no-untyped-call]
     message, _ = parse_publish(*_packet(Publication("t", b"x"), 0, packed))
     assert message == Publication("t", b"x", correlation=b"id")
+
+
+@given(publications.filter(lambda message: message.qos == 0), st.binary(max_size=50), st.data())
+def test_a_packet_is_taken_whole_or_not_at_all(
+    message: Publication, behind: bytes, data: st.DataObject
+) -> None:
+    message = replace(message, topic="t")
+    packet = pack_publish("t", message.payload, _pack(message), retain=message.retained)
+    received = memoryview(packet + behind)
+    body = whole_publish(received)
+    assert body is not None
+    assert body.stop == len(packet)
+    assert parse_publish(received[0], received[body]) == (message, 0)
+    cut = data.draw(st.integers(0, len(packet) - 1))
+    assert whole_publish(received[:cut]) is None
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_are_taken_beyond_their_end(received: bytes) -> None:
+    body = whole_publish(memoryview(received))
+    if body is not None:
+        assert received[0] >> 4 == 3
+        assert 2 <= body.start <= body.stop <= len(received)
 
 
 @given(st.integers(0, 255), st.binary(max_size=100))
