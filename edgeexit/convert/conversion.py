@@ -75,7 +75,7 @@ def convert(
             progress(Step("resume", 1, 1, f"{kept.kept} steps were finished before; the same ones are used"))
         stages, samples = _slice(network, plan, calibration, steps)
         lowered = _lower(back_end, stages, samples[0], kept, steps)
-        maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps, kept)
+        maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps, kept, back_end)
         variants: list[MeasuredVariant] = []
         for name in plan.variants:
             variants.append(maker.make(name, variants[0] if variants else None))
@@ -209,6 +209,9 @@ def _row(
                 size_bytes=variant.models[k].stat().st_size,
                 exit_max_abs=variant.parity[k].exit_max_abs,
                 tensor_max_abs=variant.parity[k].tensor_max_abs,
+                exit_max_rel=variant.parity[k].exit_max_rel,
+                same_answers=variant.parity[k].same_answers,
+                accuracy_lost=variant.accuracy_lost[k],
                 agreement=variant.agreement[k],
                 accuracy_calibration=variant.fitted[k].calibration.accuracy,
                 accuracy_test=None if variant.accuracy_test is None else variant.accuracy_test[k],

@@ -21,6 +21,9 @@ from edgeexit.models.protocol import IMAGE
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
+# An output of zeros has no size to be relative to.
+_SMALLEST = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -34,12 +37,16 @@ class Reference:
 class StageParity:
     """How far one lowered stage is from the network on real inputs, at worst.
 
-    Units: absolute; exit_max_abs, the exit's output alone, by which boards judge their runtimes;
-    tensor_max_abs, the tensors of the next boundary included.
+    Units: exit_max_abs, of the exit's output alone, absolute, by which boards judge their runtimes;
+    exit_max_rel, the same relative to the largest absolute value of that output; tensor_max_abs, the tensors
+    of the next boundary included; same_answers, fraction of inputs on which the largest output is the same
+    one.
     """
 
     exit_max_abs: float
     tensor_max_abs: float
+    exit_max_rel: float
+    same_answers: float
 
 
 def references(
@@ -84,6 +91,7 @@ def check_parity(
     states = [sample[0].inputs for sample in samples]
     for k, (stage, lowered) in enumerate(zip(stages, chain, strict=True)):
         exit_name = stage.output.name
+        relative, same = 0.0, 0
         worst = dict.fromkeys((exit_name, *(spec.name for spec in stage.following)), 0.0)
         for i, sample in enumerate(samples):
             expected = sample[k].outputs
@@ -93,8 +101,19 @@ def check_parity(
             chained = lowered.run(states[i])
             difference = _difference(k, exit_name, chained[exit_name], expected[exit_name], tolerance)
             worst[exit_name] = max(worst[exit_name], difference)
+            wanted = expected[exit_name]
+            far = max(_difference(k, exit_name, alone[exit_name], wanted, None), difference)
+            relative = max(relative, far / max(float(np.abs(wanted).max()), _SMALLEST))
+            same += int(chained[exit_name].argmax() == wanted.argmax())
             states[i] = {spec.name: chained[spec.name] for spec in stage.following}
-        parities.append(StageParity(worst[exit_name], max(worst.values())))
+        parities.append(
+            StageParity(
+                exit_max_abs=worst[exit_name],
+                tensor_max_abs=max(worst.values()),
+                exit_max_rel=relative,
+                same_answers=same / len(samples),
+            )
+        )
         tell(k + 1)
     return tuple(parities)
 

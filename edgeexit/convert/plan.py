@@ -55,7 +55,8 @@ class Tolerances:
 
     `parity` bounds the largest absolute difference of a float variant to the network, times the
     largest absolute value of that tensor where this is over 1. `agreement` is the least fraction of
-    calibration inputs on which a quantised variant must answer as the float one does, at each exit.
+    calibration inputs on which a quantised variant must answer as the float one does, at each exit;
+    `accuracy_loss` is how much less often than the float one it may be right there, None for any.
     """
 
     # Measured on ViT, CNN, Mixer and attention stages: 2e-6 at most. Fifty times that is still far
@@ -66,6 +67,8 @@ class Tolerances:
     agreement: float = 0.85
     # 16-bit weights keep 11 bits: 5e-4 relative a weight, a few times that after a stage.
     half_parity: float = 5e-2
+    # Agreement bounds it too, but not as tightly as somebody may want.
+    accuracy_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ class VariantRow:
     Units: exit_max_abs and tensor_max_abs, largest absolute difference to the float network, of the
     exit's output and of every tensor that the stage gives; agreement, fraction of answers like the
     float variant's; accuracies and calibration errors, fractions (mean quality for regression).
-    `accuracy_test` is None without a test set.
+    exit_max_rel, exit_max_abs relative to the output's largest value; same_answers, fraction of parity
+    inputs on which the largest output is the network's; accuracy_lost, f32's accuracy on the calibration set
+    less this one's. `accuracy_test` is None without a test set; the last three are of later reports.
     """
 
     name: str
@@ -33,6 +35,9 @@ class VariantRow:
     temperature: float
     ece_before: float | None
     ece_after: float | None
+    exit_max_rel: float | None = None
+    same_answers: float | None = None
+    accuracy_lost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

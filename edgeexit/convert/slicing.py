@@ -56,7 +56,7 @@ class SlicedStage:
     """A stage that stands alone. `following` are the tensors of the next boundary; macs, multiply-adds."""
 
     index: int
-    module: StageModule
+    module: nn.Module
     inputs: tuple[TensorSpec, ...]
     following: tuple[TensorSpec, ...]
     output: TensorSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,18 @@ from edgeexit.convert.accuracy import agreement, answer_set, answers_of, quality
 from edgeexit.convert.calibrating import FittedExit, certify, fit_exits
 from edgeexit.convert.kept import KeptSteps
 from edgeexit.convert.key import arrays_digest, data_digest, stage_digest
+from edgeexit.convert.lowering import Lowering
 from edgeexit.convert.onnx_export import Onnx
+from edgeexit.convert.operators import first_diverging
 from edgeexit.convert.parity import Reference, StageParity, check_parity
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, Tolerances, VariantName
 from edgeexit.convert.progress import Steps
 from edgeexit.convert.quantise import ONNX_VARIANTS, quantise
 from edgeexit.convert.slicing import SlicedStage
+from edgeexit.errors import ParityError
+
+# Which operator strays shows on any input where the stage does; some are looked at, to be surer of it.
+HUNT_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,15 @@ class MeasuredVariant:
     """All stages in one variant, with what was measured of them.
 
     Shapes: tuples (K,); answers (K, N), labels or values on the calibration set.
-    Units: agreement, fraction of answers like the float variant's; accuracies, fractions.
+    Units: agreement, fraction of answers like the float variant's; accuracies, fractions; accuracy_lost,
+    the float variant's less this one's, on the calibration set.
     """
 
     name: VariantName
     models: tuple[Path, ...]
     parity: tuple[StageParity, ...]
     agreement: tuple[float, ...]
+    accuracy_lost: tuple[float, ...]
     answers: NDArray[np.float64]
     fitted: tuple[FittedExit, ...]
     accuracy_test: tuple[float, ...] | None
@@ -53,6 +61,7 @@ class VariantMaker:
     test: LabelledSet | None
     steps: Steps
     kept: KeptSteps
+    lowering: Lowering | None = None
 
     def make(self, name: VariantName, reference: MeasuredVariant | None) -> MeasuredVariant:
         """One variant; `reference` is the float one, None while that is being made.
@@ -62,9 +71,7 @@ class VariantMaker:
         plan, task, scale = self.plan, self.plan.task, self.plan.quality_scale
         with self.steps.step(f"quantise {name}" if reference else "parity f32", len(self.stages)) as tell:
             models = self._models(name)
-            parity = check_parity(
-                self.stages, models, self.samples, tolerance=_bound(name, plan.tolerances), tell=tell
-            )
+            parity = self._parity(name, models, tell)
         outputs = self._answer(name, "calibration", models, self.calibration)
         answers = answers_of(outputs, task)
         agreed = agreement(
@@ -76,6 +83,7 @@ class VariantMaker:
             least=plan.tolerances.agreement,
         )
         qualities = quality(answers, self.calibration.targets, task, scale)
+        lost = self._lost(name, qualities, reference)
         fitted = fit_exits(outputs, self.calibration.targets, qualities, variant=name, task=task)
         accuracy_test = None
         if self.test is not None:
@@ -87,6 +95,7 @@ class VariantMaker:
             models=models,
             parity=parity,
             agreement=agreed,
+            accuracy_lost=lost,
             answers=answers,
             fitted=fitted,
             accuracy_test=accuracy_test,
@@ -100,6 +109,57 @@ class VariantMaker:
                 dataset=plan.dataset,
             ),
         )
+
+    def _parity(
+        self, name: VariantName, models: Sequence[Path], tell: Callable[[int], None]
+    ) -> tuple[StageParity, ...]:
+        """What the gate measured; a refusal names the first operator that strays, where it can be found."""
+        bound = _bound(name, self.plan.tolerances)
+        try:
+            return check_parity(self.stages, models, self.samples, tolerance=bound, tell=tell)
+        except ParityError as error:
+            back_end: Lowering | None = Onnx() if name in ONNX_VARIANTS else self.lowering
+            if bound is None or back_end is None:
+                raise
+            lower = back_end.lower
+
+            def make(stage: SlicedStage, inputs: Mapping[str, NDArray[np.generic]]) -> bytes:
+                return quantise(lower(stage, inputs), name, stage=stage.index, inputs=[inputs])
+
+            operator = first_diverging(
+                self.stages[error.stage],
+                [sample[error.stage].inputs for sample in self.samples[:HUNT_SAMPLES]],
+                make,
+                tolerance=bound,
+            )
+            raise ParityError(
+                stage=error.stage,
+                tensor=error.tensor,
+                max_abs_diff=error.max_abs_diff,
+                tolerance=error.tolerance,
+                operator=operator,
+            ) from error
+
+    def _lost(
+        self, name: VariantName, qualities: NDArray[np.float64], reference: MeasuredVariant | None
+    ) -> tuple[float, ...]:
+        """What each exit loses to the float variant's. Raises: ParityError when that is too much."""
+        means = [float(mean) for mean in qualities.mean(axis=1)]  # K N -> K
+        if reference is None:
+            return (0.0,) * len(means)
+        lost = tuple(
+            fitted.calibration.accuracy - mean for fitted, mean in zip(reference.fitted, means, strict=True)
+        )
+        most = self.plan.tolerances.accuracy_loss
+        for k, each in enumerate(lost):
+            if most is not None and each > most:
+                raise ParityError(
+                    stage=k,
+                    tensor=f"the accuracy of variant {name}, a fraction,",
+                    max_abs_diff=each,
+                    tolerance=most,
+                )
+        return lost
 
     def _models(self, name: VariantName) -> tuple[Path, ...]:
         if name == "f32":
