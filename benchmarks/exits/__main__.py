@@ -30,7 +30,7 @@ from benchmarks.exits.settings import FULL, FULL_SEEDS, PARTS, QUICK, Part, Sett
 from benchmarks.exits.summary import BranchRow, Figure, MethodRow, branch_rows, figure, keys, method_rows
 from benchmarks.exits.tasks import classification, regression
 from benchmarks.exits.timing import Timed, timed_parts
-from benchmarks.exits.ways import WAYS
+from benchmarks.exits.ways import LONGER, WAYS
 from benchmarks.results import publish
 from edgeexit.errors import EdgeExitError
 from edgeexit.models.branch_config import AnswerConfig
@@ -41,12 +41,13 @@ FOLDER = BUILD / "exits"
 @dataclass(frozen=True, slots=True)
 class Result:
     """Key figures in points, with their spread over seeds in the `…_by_seed` fields; None where a part
-    was not run. `timed` holds what LiteRT took, None where nothing was timed."""
+    was not run. `timed` holds what LiteRT took. A part with fewer seeds than others has the first ones.
+    """
 
     seeds: tuple[int, ...]
     branches: tuple[BranchRow, ...]
     methods: tuple[MethodRow, ...]
-    alone: Figure | None
+    alone: dict[str, Figure]
     final_exit_loss_points: float | None
     loss_at_53_percent_points: float | None
     best_method_gain_points: float | None
@@ -67,17 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="exit branches and training methods, ranked")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, help="CPU minutes for each part, about")
-    parser.add_argument("--seeds", type=int, default=FULL_SEEDS)
+    parser.add_argument("--seeds", type=int, help="of every part; each part's own number without it")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; ranks nothing")
     parser.add_argument("--untimed", action="store_true", help="convert and time nothing")
     options = parser.parse_args(arguments)
-    if options.seeds < 1 or not (options.minutes is None or 0 < options.minutes < float("inf")):
+    seeds, minutes = options.seeds, options.minutes
+    if not (seeds is None or seeds > 0) or not (minutes is None or 0 < minutes < float("inf")):
         parser.error("--seeds and --minutes must be over 0")
     try:
         result = run(
             options.part,
-            seeds=options.seeds,
-            minutes=options.minutes,
+            seeds=seeds,
+            minutes=minutes,
             quick=options.quick,
             timed=not options.untimed,
             folder=FOLDER,
@@ -85,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EdgeExitError as error:
         fix = "" if error.fix is None else f"\n  fix: {error.fix}"
         sys.exit(f"error: {error}{fix}")
-    publish(result_name(options.part, minutes=options.minutes, quick=options.quick), result)
+    publish(result_name(options.part, seeds=seeds, minutes=minutes, quick=options.quick), result)
 
 
 def run(
-    parts: Sequence[Part], *, seeds: int, minutes: float | None, quick: bool, timed: bool, folder: Path
+    parts: Sequence[Part], *, seeds: int | None, minutes: float | None, quick: bool, timed: bool, folder: Path
 ) -> Result:
-    """These parts with seeds 0 to seeds - 1. Raises: EdgeExitError."""
+    """These parts with seeds from 0 on, so many or each part's own number. Raises: EdgeExitError."""
     torch.set_num_threads(1)
     began_s = time.monotonic()
 
@@ -99,21 +101,22 @@ def run(
         print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
 
     cells = Cells(folder, say)
-    chosen = {part: _settings(part, seeds, minutes, quick) for part in parts}
+    counts = {part: FULL_SEEDS[part] if seeds is None else seeds for part in parts}
+    chosen = {part: _settings(part, counts[part], minutes, quick) for part in parts}
     spent = _timed(chosen, cells) if timed and any(part != "methods" for part in parts) else ()
     branches: list[BranchRow] = []
     rows: tuple[MethodRow, ...] = ()
-    alone: Figure | None = None
+    alone: dict[str, Figure] = {}
     for part, settings in chosen.items():
         if part == "methods":
-            rows, alone = _methods(settings, seeds, cells)
+            rows, alone = _methods(settings, counts[part], cells)
             continue
         make = classification if part == "branches-classification" else regression
-        by_seed = [branch_cells(settings, make(settings, seed), seed, cells) for seed in range(seeds)]
+        by_seed = [branch_cells(settings, make(settings, seed), seed, cells) for seed in range(counts[part])]
         branches += branch_rows(part.removeprefix("branches-"), by_seed, spent)
     found = keys(rows) if rows else None
     return Result(
-        tuple(range(seeds)),
+        tuple(range(max(counts.values()))),
         tuple(branches),
         rows,
         alone,
@@ -133,12 +136,12 @@ def run(
     )
 
 
-def result_name(parts: Sequence[str], *, minutes: float | None, quick: bool) -> str:
+def result_name(parts: Sequence[str], *, seeds: int | None, minutes: float | None, quick: bool) -> str:
     """The file that a run writes: only the whole one at full length is the published result."""
-    if not quick and minutes is None and set(parts) == set(PARTS):
-        return "exits"
-    length = "quick" if quick else "full" if minutes is None else f"{minutes:g}-minutes"
-    return "-".join(["exits", length, *([] if set(parts) == set(PARTS) else parts)])
+    length = "quick" if quick else None if minutes is None else f"{minutes:g}-minutes"
+    count = None if seeds is None else f"{seeds}-seeds"
+    some = () if set(parts) == set(PARTS) else sorted(parts)
+    return "-".join(word for word in ("exits", length, count, *some) if word is not None)
 
 
 def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Settings:
@@ -147,16 +150,20 @@ def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Set
     return FULL if minutes is None else within(minutes, part, seeds)
 
 
-def _methods(settings: Settings, seeds: int, cells: Cells) -> tuple[tuple[MethodRow, ...], Figure]:
+def _methods(settings: Settings, seeds: int, cells: Cells) -> tuple[tuple[MethodRow, ...], dict[str, Figure]]:
     found: dict[str, list[MethodCell]] = {way.name: [] for way in WAYS}
-    alone: list[MethodCell] = []
+    alone: dict[str, list[MethodCell]] = {"alone": [], "alone_longer": []}
     for seed in range(seeds):
         task = classification(settings, seed)
-        alone.append(alone_cell(settings, task, seed, cells))
+        alone["alone"].append(alone_cell(settings, task, seed, cells))
         for way in WAYS:
             found[way.name].append(method_cell(way, settings, task, seed, cells))
-    accuracies = [100.0 * (cell.exits[0].accuracy or 0.0) for cell in alone]
-    return method_rows(alone, found), figure(accuracies)
+        alone["alone_longer"].append(alone_cell(settings, task, seed, cells, LONGER))
+    accuracies = {
+        name: figure([100.0 * (cell.exits[0].accuracy or 0.0) for cell in each])
+        for name, each in alone.items()
+    }
+    return method_rows(alone, found), accuracies
 
 
 def _timed(chosen: dict[Part, Settings], cells: Cells) -> tuple[Timed, ...]:

@@ -133,8 +133,9 @@ def _warm(network: AttachedNetwork, settings: Settings, task: Task, seed: int, c
     return start
 
 
-def alone_cell(settings: Settings, task: Task, seed: int, cells: Cells) -> MethodCell:
-    """The backbone with its last exit only, for as many steps."""
+def alone_cell(settings: Settings, task: Task, seed: int, cells: Cells, factor: int = 1) -> MethodCell:
+    """The backbone with its last exit only, for as many steps, or `factor` times as many."""
+    settings = replace(settings, network_samples=settings.network_samples * factor)
 
     def make() -> MethodCell:
         network = backbone_alone(settings, task, seed, cells.folder)

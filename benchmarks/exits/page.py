@@ -2,7 +2,7 @@
 
     python -m benchmarks.exits.page
 
-It replaces what stands between the page's two marks, and writes three plots beside the page.
+It replaces what stands between the page's two marks, and writes four plots beside the page.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "results.md"
 BEGIN = "<!-- made by python -m benchmarks.exits.page -->"
 
 # What the plot of methods shows: all of them would lie over each other.
-DRAWN = ("joint", "frozen", "backbone_first", "self_distillation", "cam_distillation", "joint_sgd", "l2w_den")
+DRAWN = (
+    *("joint", "frozen", "self_distillation", "joint_sgd", "l2w_den"),
+    *("joint_longer", "self_distillation_longer", "backbone_first_distilled_longer"),
+)
+# Whose losses are drawn.
+LEARNING = ("joint", "self_distillation", "joint_longer", "self_distillation_longer", "joint_sgd", "l2w_den")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), "-")
 
 
@@ -34,7 +39,7 @@ class Published(msgspec.Struct, frozen=True):
     seeds: tuple[int, ...]
     branches: tuple[BranchRow, ...]
     methods: tuple[MethodRow, ...]
-    alone: Figure
+    alone: dict[str, Figure]
     best_method: str
     best_taught_method: str
     final_exit_loss_by_seed: Figure
@@ -52,7 +57,9 @@ def tables(result: Published) -> str:
     branches = result.settings["branches-classification"]
     lines = [
         f"Taken on {result.date}, {result.environment['processor']}, one thread, float32, no GPU;"
-        f" {len(result.seeds)} seeds. {methods.network_samples:,} canvases for each network,"
+        f" {len(result.methods[0].gain_points.each)} seeds for methods,"
+        f" {len(_first(result.branches).each)} for branches."
+        f" {methods.network_samples:,} canvases for each network,"
         f" {branches.branch_samples:,} for each branch; {methods.held_out:,} held out, {methods.test:,} for"
         " the test. Mean ± standard deviation over seeds.",
         "",
@@ -71,7 +78,7 @@ def tables(result: Published) -> str:
             1.0,
         ),
         _key(
-            f"`{result.best_taught_method}` above `joint` at 53 % of full cost",
+            f"`{result.best_taught_method}` above joint training at 53 % of full cost",
             result.best_method_gain_by_seed,
             0.5,
             least=True,
@@ -79,11 +86,19 @@ def tables(result: Published) -> str:
         f"| `l2w_den` above `joint_sgd` at 53 % of full cost | {_spread(result.weighting_gain_by_seed)}"
         f" | {_each(result.weighting_gain_by_seed)} | – | |",
         "",
-        f"Methods were chosen by accuracy held out. The backbone alone: {_spread(result.alone)} %.",
+        "Methods were chosen by accuracy held out. The backbone alone: "
+        + ", ".join(f"`{name}` {_spread(found)} %" for name, found in result.alone.items())
+        + ".",
     ]
     for task in ("classification", "regression"):
         lines += ["", *_branch_table([row for row in result.branches if row.task == task])]
     return "\n".join([*lines, "", *_method_tables(result.methods)])
+
+
+def _first(rows: Sequence[BranchRow]) -> Figure:
+    found = rows[0].accuracy or rows[0].mae
+    assert found is not None  # a row has one or the other
+    return found
 
 
 def _key(words: str, figure: Figure, target: float, *, least: bool = False) -> str:
@@ -162,7 +177,9 @@ def _method_tables(rows: Sequence[MethodRow]) -> list[str]:
     return lines
 
 
-def _spread(figure: Figure, digits: int = 1) -> str:
+def _spread(figure: Figure | None, digits: int = 1) -> str:
+    if figure is None:
+        return "–"
     digits = max(digits, 2 if abs(figure.mean) < 10 else digits)
     mean = f"{figure.mean:.{digits}f}"
     return mean if figure.sd is None else f"{mean} ± {figure.sd:.{digits}f}"
@@ -244,6 +261,27 @@ def gain_plot(result: Published) -> str:
     return made.svg
 
 
+def learning_plot(result: Published) -> str:
+    """Training loss of the last exit, every seed a line: SVG."""
+    with drawing("results-learning", height_in=3.4) as made:
+        axes = made.axes[0]
+        for index, row in enumerate(row for row in result.methods if row.method in LEARNING):
+            for number, points in enumerate(row.learning):
+                axes.plot(
+                    [point.samples / 1e3 for point in points],
+                    [point.losses[-1] for point in points],
+                    color=SERIES[index],
+                    linestyle=DASHES[index],
+                    marker=".",
+                    label=row.method if number == 0 else None,
+                )
+        axes.set_xlabel("canvases, thousands; by SGD: after Muon's half")
+        axes.set_ylabel("cross-entropy while training")
+        axes.set_title("last exit, a line a seed")
+        axes.legend(ncols=2)
+    return made.svg
+
+
 def main() -> None:
     """Write the tables and the plots."""
     result = msgspec.convert(json.loads(RESULT.read_text(encoding="utf-8")), Published)
@@ -253,6 +291,7 @@ def main() -> None:
         ("branches", branch_plot(result)),
         ("methods", method_plot(result)),
         ("gains", gain_plot(result)),
+        ("learning", learning_plot(result)),
     ):
         PAGE.with_name(f"results_{name}.svg").write_text(svg + "\n", encoding="utf-8")
 

@@ -26,6 +26,8 @@ EXITS = 4
 WEIGHTING = SampleWeighting(learning_rate=1e-3)
 # How many times the CPU seconds of plain joint training L2W-DEN takes for as many canvases, measured.
 WEIGHTING_COST = 3.0
+# Whether teaching needs longer training than the others get: so many times the canvases.
+LONGER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Way:
     """One way to train. `against` names the plain joint training that it is compared with, as it has the
     same optimiser.
 
-    `taught` ways learn weights or are distilled; `weighed` splits its batches. SGD sees `factor` times the
-    canvases.
+    `taught` ways learn weights or are distilled; `weighed` splits its batches. The last optimiser sees
+    `factor` times the canvases. `alone` is the backbone alone on as many canvases, None where there is none.
     """
 
     name: str
@@ -45,6 +47,12 @@ class Way:
     taught: bool = False
     factor: float = 1.0
     weighed: bool = False
+    alone: str | None = "alone"
+
+    @property
+    def joint(self) -> str:
+        """Plain joint training by Muon on as many canvases."""
+        return "joint_longer" if self.alone == "alone_longer" else "joint"
 
 
 EQUAL = Joint(final_weight=1.0)
@@ -107,6 +115,32 @@ WAYS: tuple[Way, ...] = (
         "sgd",
         "joint_sgd",
         factor=WEIGHTING_COST,
+        alone=None,
+    ),
+    Way(
+        "joint_longer",
+        "joint, three times the canvases",
+        against="joint_longer",
+        factor=LONGER,
+        alone="alone_longer",
+    ),
+    Way(
+        "self_distillation_longer",
+        "self_distillation, three times the canvases",
+        Objective(distillation=TAUGHT),
+        against="joint_longer",
+        taught=True,
+        factor=LONGER,
+        alone="alone_longer",
+    ),
+    Way(
+        "backbone_first_distilled_longer",
+        "backbone_first_distilled, three times the canvases",
+        Objective(BackboneFirst(), distillation=TAUGHT),
+        against="joint_longer",
+        taught=True,
+        factor=LONGER,
+        alone="alone_longer",
     ),
 )
 
@@ -116,7 +150,10 @@ def training_config(way: Way, settings: Settings, seed: int) -> TrainingConfig:
     samples = settings.network_samples
     if way.optimizer != "sgd":
         return TrainingConfig(
-            samples, batch_size=settings.batch_size, learning_rate=settings.learning_rate, seed=seed
+            int(samples * way.factor),
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=seed,
         )
     summed = EXITS if way.weighed else 1
     return TrainingConfig(
