@@ -106,6 +106,10 @@ class LinkForecast(Protocol):
         """Median time until an answer to `option`; None while nothing was ever measured."""
         ...
 
+    def request_price(self, option: OffloadOption) -> float:
+        """Quality that others who share the gateways lose by this request; 0 where they are free."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:

@@ -18,6 +18,8 @@ MS_PER_BYTE_MOST = 1e3
 RTT_NOISE = 0.3
 # One exchange never counts for more than a factor of e^1.5.
 ERROR_CLIP = 1.5
+# How far one exchange moves what is usual here: it tells of the last dozen.
+USUAL_GAIN = 0.1
 # Keeps the logarithm of a transfer of no bytes finite: no transfer is told from less than this.
 SHORTEST_TRANSFER_MS = 0.5
 # Errors with the tag of now (radio idle or awake) are used once there are this many.
@@ -27,15 +29,17 @@ TAG_MINIMUM = 5
 class Goodput:
     """A level that follows what exchanges measure, with the errors that its predictions made.
 
-    Units: ms_per_byte, time that one uplink byte takes.
+    Units: ms_per_byte, time that one uplink byte takes; usual_ms_per_byte, what it took over the last
+    dozen exchanges, to which a link that was slow just now tends to return.
     """
 
-    __slots__ = ("_change", "awake", "idle", "measured", "ms_per_byte")
+    __slots__ = ("_change", "awake", "idle", "measured", "ms_per_byte", "usual_ms_per_byte")
 
     def __init__(self) -> None:
         self._change = ChangePoint()
         self.measured = False
         self.ms_per_byte = START_MS_PER_BYTE
+        self.usual_ms_per_byte = START_MS_PER_BYTE
         self.awake = ResidualWindow()
         """Errors of exchanges on a radio that was awake."""
         self.idle = ResidualWindow()
@@ -77,7 +81,8 @@ class Goodput:
     ) -> None:
         """Move towards what one transfer measured, the more the less of it may be round trip."""
         transfer_ms = max(SHORTEST_TRANSFER_MS, transfer_ms)
-        if not self.measured:
+        first = not self.measured
+        if first:
             moved = max(SHORTEST_TRANSFER_MS, transfer_ms - ahead_ms) / size
             self.measured = True
         else:
@@ -87,3 +92,5 @@ class Goodput:
             share = longer_ms / (longer_ms + RTT_NOISE * fixed_ms)
             moved = self.ms_per_byte * exp(gain * share * error)
         self.ms_per_byte = min(MS_PER_BYTE_MOST, max(MS_PER_BYTE_LEAST, moved))
+        usual = self.ms_per_byte if first else self.usual_ms_per_byte
+        self.usual_ms_per_byte = usual * (self.ms_per_byte / usual) ** USUAL_GAIN

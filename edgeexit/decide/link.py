@@ -171,7 +171,7 @@ class LinkEstimator:
             return
         queue_ms = min(max(0.0, queue_ms), elapsed_ms) if isfinite(queue_ms) else 0.0
         compute_ms = min(max(0.0, compute_ms), elapsed_ms) if isfinite(compute_ms) else 0.0
-        self._server.observe(exchange.option.boundary, queue_ms, compute_ms)
+        self._server.observe(exchange.option.boundary, queue_ms, compute_ms, now_ms)
         network_ms = max(0.1, elapsed_ms - queue_ms - compute_ms)
         if downlink_bytes >= SMALL_BYTES:
             extra_ms = max(0.0, network_ms - (exchange.predicted_ms - self._downlink_ms))
@@ -235,9 +235,8 @@ class LinkEstimator:
     def forecast(self, now_ms: float) -> OffloadForecast:
         """What is known at `now_ms`; later observations do not change it."""
         learnt_ms = self._learnt_ms
-        widening = 1.0
-        if learnt_ms is not None and now_ms > learnt_ms:
-            widening = min(WIDEST, 1.0 + 0.5 * (now_ms - learnt_ms) / STALE_MS)
+        age_ms = 0.0 if learnt_ms is None else max(0.0, now_ms - learnt_ms)
+        widening = min(WIDEST, 1.0 + 0.5 * age_ms / STALE_MS)
         goodput = self._goodput
         window = goodput.window(idle=self._is_idle(now_ms))
         waiting = [exchange for exchange in self._in_flight.values() if not exchange.lost]
@@ -260,10 +259,12 @@ class LinkEstimator:
             backlog_ms=self._backlog_ms(now_ms) if waiting else 0.0,
             ahead_ms=waiting[-1].ahead_ms if waiting else 0.0,
             widening=widening,
+            usual_ms_per_byte=goodput.usual_ms_per_byte,
+            age_ms=age_ms,
             residuals=window.ordered(),
             total=window.weight,
             censored=censored,
-            server=self._server.now,
+            server=self._server.at(now_ms),
         )
 
     def _is_idle(self, now_ms: float) -> bool:

@@ -16,11 +16,18 @@ QUICK_SHARE = 0.1
 TYPICAL_SHARE = 0.8
 SLOW_SHARE = 0.1
 # Mobile goodput may recover at any moment without telling: while nothing is queued, the weight of one
-# exchange says that the goodput may be anything around its level (a factor of e either way), but the
-# round trip is never much shorter than it was. Without it a slow spell would be learnt for good.
+# exchange, and of one more for each second since the last, says that the goodput may be anything around
+# its level or its usual one (a factor of e either way), but the round trip is never much shorter than it
+# was. Without it a slow spell would be learnt for good.
 RECOVERY_WEIGHT = 1.0
+RECOVERY_WEIGHT_A_SECOND = 1.0
 RECOVERY_SPREAD = 1.0
 RTT_LEAST = 0.85
+# A request at a gateway with a queue makes those behind it wait. What they lose by it, in quality, for a
+# queue as long as the request's own time, and the most it is taken for: between half and twice these the
+# fleets over development traces hardly tell a difference, five times as much keeps too many at home.
+CROWD_PRICE = 0.001
+CROWD_MOST = 2.0
 
 _SQRT2 = sqrt(2.0)
 
@@ -29,9 +36,10 @@ class OffloadForecast:
     """What is known of the link and the gateways at one moment; keeps the LinkForecast port.
 
     Units: fixed_ms, round trip and the reply's own way; backlog_ms, until bytes handed over before have
-    left; ahead_ms, the same when the payload in flight was sent; residuals and censored, logarithms of
-    measured over predicted, sorted; censored ones are of payloads in flight that are overdue, which
-    took at least that long; widening, factor on those logarithms.
+    left; ahead_ms, the same when the payload in flight was sent; usual_ms_per_byte, of the time before a
+    slow spell; residuals and censored, logarithms of measured over predicted, sorted; censored ones are
+    of payloads in flight that are overdue, which took at least that long; widening, factor on those
+    logarithms; age_ms, since the last exchange.
     """
 
     __slots__ = (
@@ -40,6 +48,7 @@ class OffloadForecast:
         "_busy",
         "_censored",
         "_fixed_ms",
+        "_hope_weight",
         "_measured",
         "_ms_per_byte",
         "_residuals",
@@ -47,6 +56,7 @@ class OffloadForecast:
         "_server",
         "_total",
         "_up",
+        "_usual_ms_per_byte",
         "_widening",
     )
 
@@ -62,6 +72,8 @@ class OffloadForecast:
         backlog_ms: float,
         ahead_ms: float,
         widening: float,
+        usual_ms_per_byte: float,
+        age_ms: float,
         residuals: Sequence[float],
         total: float,
         censored: Sequence[float],
@@ -76,6 +88,9 @@ class OffloadForecast:
         self._backlog_ms = backlog_ms
         self._ahead_ms = ahead_ms
         self._widening = widening
+        self._usual_ms_per_byte = min(usual_ms_per_byte, ms_per_byte)
+        # Hope takes its weight from what was measured, so that both together are a probability.
+        self._hope_weight = 0.0 if busy else RECOVERY_WEIGHT + RECOVERY_WEIGHT_A_SECOND * age_ms / 1000.0
         self._residuals = residuals
         self._total = total
         self._censored = censored
@@ -101,7 +116,8 @@ class OffloadForecast:
         chance += TYPICAL_SHARE * self._within(left_ms + quick_ms - typical_ms, network_ms)
         chance += SLOW_SHARE * self._within(left_ms + quick_ms - slow_ms, network_ms)
         if not self._busy:
-            chance += self._hope(left_ms, network_ms)
+            slower_ms = option.payload_bytes * (self._ms_per_byte - self._usual_ms_per_byte)
+            chance += self._hope(left_ms, network_ms - slower_ms)
         return chance
 
     def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:
@@ -130,6 +146,14 @@ class OffloadForecast:
         # A median error of infinity (lost replies) is shown as a very long time instead.
         return max(self._backlog_ms, option.encode_ms) + network_ms * exp(min(middle, 10.0)) + server_ms
 
+    def request_price(self, option: OffloadOption) -> float:
+        """What others at the gateways lose by one more request; 0 where usually nobody waits."""
+        queue_ms = self._server.queue_ms[1]
+        if queue_ms <= 0.0:
+            return 0.0
+        own_ms = self._server.service_ms(option.boundary)[1] - queue_ms
+        return CROWD_PRICE * (CROWD_MOST if queue_ms >= CROWD_MOST * own_ms else queue_ms / own_ms)
+
     def _within(self, limit_ms: float, predicted_ms: float) -> float:
         if not limit_ms > 0.0:
             return 0.0
@@ -138,9 +162,7 @@ class OffloadForecast:
         for bound in self._censored:
             if bound >= error:
                 total += 1.0
-        # Hope takes its weight from what was measured, so that both together are a probability.
-        weight = total + RECOVERY_WEIGHT if not self._busy else total
-        return bisect_right(self._residuals, error) / weight
+        return bisect_right(self._residuals, error) / (total + self._hope_weight)
 
     def _share(self, limit_ms: float, predicted_ms: float) -> float:
         if not limit_ms > 0.0:
@@ -153,4 +175,4 @@ class OffloadForecast:
             return 0.0
         standard = log(recovered_ms / (network_ms - self._rtt_ms + SHORTEST_TRANSFER_MS))
         chance = 0.5 * erfc(-standard / (RECOVERY_SPREAD * _SQRT2))
-        return RECOVERY_WEIGHT * chance / (self._total + RECOVERY_WEIGHT)
+        return self._hope_weight * chance / (self._total + self._hope_weight)

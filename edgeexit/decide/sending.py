@@ -49,7 +49,7 @@ def best_payload(
             ahead -= _time_cost(situation, link, option)
         if ahead <= most:
             continue
-        price = _price(situation, option)
+        price = _price(situation, option) + link.request_price(option)
         if ahead - price <= most:
             continue
         chance = link.probability_within(option, limit_ms)
@@ -120,7 +120,8 @@ def _later_gain(
         left_ms -= next_ms if boundary == done + 1 else compute.median_ms(done, boundary)
         if left_ms <= 0.0:
             continue
-        most = max(most, link.probability_within(option, left_ms) * ahead - _price(situation, option))
+        price = _price(situation, option) + link.request_price(option)
+        most = max(most, link.probability_within(option, left_ms) * ahead - price)
     return most
 
 
@@ -133,7 +134,7 @@ def _scored_gain(situation: Situation, link: LinkForecast, limit_ms: float, outl
     for options in (situation.options, situation.later_options):
         for option in options:
             if option.boundary in (0, done + 1):
-                price = _price(situation, option)
+                price = _price(situation, option) + link.request_price(option)
                 chance = link.probability_within(option, limit_ms)
                 if chance > price:
                     candidates.append((chance, 1.0 - option.quality_cost, price))

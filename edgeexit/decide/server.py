@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 # Requests remembered: long enough for a tenth of them to show, short enough to follow a busy gateway.
 WINDOW = 20
+# A queue is a matter of seconds: after so long without a reply the gateways are taken to be free again,
+# else a device that a queue keeps from asking would never learn that it is gone.
+QUEUE_FRESH_MS = 5000.0
 # Before any reply: a tiny network on a desktop. Taking gateways for quick costs one frame at most, for
 # the first reply tells; taking them for slow keeps tight frames from ever asking.
 START_MS = 1.0
@@ -42,16 +46,18 @@ class ServiceTimes:
 class ServerTimes:
     """Learns the service times of the gateways from what their replies say of themselves."""
 
-    __slots__ = ("_compute", "_now", "_queue")
+    __slots__ = ("_compute", "_now", "_queue", "_seen_ms")
 
     def __init__(self) -> None:
         self._queue: deque[float] = deque(maxlen=WINDOW)
         self._compute: dict[int, deque[float]] = {}
         self._now = ServiceTimes()
+        self._seen_ms = -inf
 
-    @property
-    def now(self) -> ServiceTimes:
-        """What is known; later replies do not change it."""
+    def at(self, now_ms: float) -> ServiceTimes:
+        """What is known at `now_ms`; later replies do not change it."""
+        if now_ms - self._seen_ms > QUEUE_FRESH_MS:
+            return ServiceTimes(compute_ms=self._now.compute_ms)
         return self._now
 
     @property
@@ -64,8 +70,11 @@ class ServerTimes:
         times = self._now.compute_ms.get(boundary)
         return None if times is None else times[1]
 
-    def observe(self, boundary: int, queue_ms: float, compute_ms: float) -> None:
+    def observe(self, boundary: int, queue_ms: float, compute_ms: float, now_ms: float) -> None:
         """Learn from one reply."""
+        if now_ms - self._seen_ms > QUEUE_FRESH_MS:
+            self._queue.clear()
+        self._seen_ms = now_ms
         self._queue.append(queue_ms)
         times = self._compute.get(boundary)
         if times is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from edgeexit.replay.clairvoyant import own_latencies
 from edgeexit.replay.controller import Controller, ControllerFactory
 from edgeexit.replay.links import Link
 from edgeexit.replay.oracles import Clairvoyance, OracleOutcome, fleet_oracle, oracle
@@ -76,6 +77,13 @@ def row_runs(
 def made_by(factory: ControllerFactory) -> Callable[[World], Controller]:
     """A controller for a world, by a factory of policies."""
     return lambda world: factory(world.scenario.profile, world.recording)
+
+
+def row_own_latencies(
+    worlds: Sequence[World], make: Callable[[World], Controller], fleet: Fleet
+) -> list[Outcome]:
+    """The runs of devices that know their own latencies beforehand, and meet the queue like any other."""
+    return row_runs(worlds, lambda world: own_latencies(world, make(world)), fleet)
 
 
 def row_oracle(worlds: Sequence[World], fleet: Fleet | None) -> list[OracleOutcome]:

@@ -17,6 +17,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.decide.decision import OffloadOption
 from edgeexit.replay.outages import Outage
 from edgeexit.replay.traces import Uplink
 from edgeexit.replay.world import ATTEMPTS, World
@@ -55,7 +56,7 @@ def oracle(world: World, knows: Clairvoyance, *, guarded: bool = False) -> Oracl
     """
     outcome, uplink = _nothing(world.frames), world.new_uplink()
     for frame in range(world.frames):
-        _note(outcome, frame, _best(world, uplink, frame, knows, guarded=guarded))
+        _note(outcome, frame, best_choice(world, uplink, frame, knows, guarded=guarded))
     return outcome
 
 
@@ -72,7 +73,9 @@ def fleet_oracle(worlds: Sequence[World], workers: int) -> list[OracleOutcome]:
     for captured_ms, device, frame in sorted(captures):
         gateway.forget(captured_ms)
         world = worlds[device]
-        choice = _best(world, uplinks[device], frame, Clairvoyance.LATENCY, guarded=True, gateway=gateway)
+        choice = best_choice(
+            world, uplinks[device], frame, Clairvoyance.LATENCY, guarded=True, gateway=gateway
+        )
         _note(outcomes[device], frame, choice)
         if choice is not None and choice.request is not None:
             gateway.take(*choice.request)
@@ -115,13 +118,14 @@ def _first_gap(busy: Sequence[tuple[float, float]], from_ms: float, length_ms: f
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """Worth, bytes and place of an action; what a worker has to do for it: arrival and service, ms."""
+class OracleChoice:
+    """Worth, bytes and place of an action, with what it sends, and its arrival and service, ms, there."""
 
     value: float
     payload_bytes: int
     remote: bool
     request: tuple[float, float] | None = None
+    option: OffloadOption | None = None
 
 
 def _nothing(frames: int) -> OracleOutcome:
@@ -133,7 +137,7 @@ def _nothing(frames: int) -> OracleOutcome:
     )
 
 
-def _note(outcome: OracleOutcome, frame: int, choice: _Choice | None) -> None:
+def _note(outcome: OracleOutcome, frame: int, choice: OracleChoice | None) -> None:
     if choice is not None:
         outcome.value[frame] = choice.value
         outcome.payload_bytes[frame] = choice.payload_bytes
@@ -141,7 +145,7 @@ def _note(outcome: OracleOutcome, frame: int, choice: _Choice | None) -> None:
         outcome.possible[frame] = True
 
 
-def _best(
+def best_choice(
     world: World,
     uplink: Uplink,
     frame: int,
@@ -149,7 +153,7 @@ def _best(
     *,
     guarded: bool,
     gateway: Reservations | None = None,
-) -> _Choice | None:
+) -> OracleChoice | None:
     """The best action that ends in time; None where there is none."""
     limit_ms = world.expiry_ms[frame] - (world.guard_ms(frame) if guarded else 0.0)
     rtt_ms = _rtt_ms(world, frame, guarded)
@@ -157,7 +161,7 @@ def _best(
     price = world.scenario.byte_price
     sample = world.samples[frame]
     ends_ms = local_ends_ms(world, frame)
-    best: _Choice | None = None
+    best: OracleChoice | None = None
     # Doing nothing is worth nothing: bytes that buy less are not sent.
     best_rank = (0.0, 0, -inf)
     for exit_, quality in enumerate(world.quality[sample]):
@@ -166,7 +170,7 @@ def _best(
             break
         rank = (world.prior_quality[exit_] if by_mean else quality, 0, -end_ms)
         if rank > best_rank:
-            best, best_rank = _Choice(quality, 0, False), rank
+            best, best_rank = OracleChoice(quality, 0, False), rank
     for column, option in enumerate(world.scenario.profile.options):
         start_ms = ends_ms[option.boundary] + option.encode_ms
         if start_ms >= limit_ms:
@@ -184,7 +188,7 @@ def _best(
         rank = (promised - price * option.payload_bytes, -option.payload_bytes, -end_ms)
         if rank > best_rank:
             best_rank = rank
-            best = _Choice(quality, option.payload_bytes, True, request)
+            best = OracleChoice(quality, option.payload_bytes, True, request, option)
     return best
 
 

@@ -12,7 +12,7 @@ from edgeexit.decide.policies.hindsight import StaticRule, static_rules
 from edgeexit.replay.comparison import Beaten, beaten, may_be_ahead, worth
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
-from edgeexit.replay.fleets import made_by, row_oracle, row_runs, row_worlds
+from edgeexit.replay.fleets import made_by, row_oracle, row_own_latencies, row_runs, row_worlds
 from edgeexit.replay.hindsight import FEW_THRESHOLDS, best_rule_for_all, best_static_rule, rule_runs
 from edgeexit.replay.metrics import block_error, block_interval, gap_closed, gap_closed_error
 from edgeexit.replay.oracles import Clairvoyance, oracle
@@ -99,6 +99,10 @@ def study_row(
     closed = gap_closed(float(own.mean()), float(floor.mean()), float(latency.mean()))
     # The shortfall to the oracle is what chance moves; the gap itself is shared by all policies.
     short = block_interval(latency - own)
+    known: float | None = None
+    if fleet is not None:
+        alone = row_own_latencies(everywhere, made_by(policies[OWN]), fleet)
+        known = float(worth(alone, price).mean())
     late = np.concatenate([_late(outcome) for outcome in own_runs])
     possible = np.concatenate([each.possible for each in relaxed])
     floor_first = float(floor[: len(first)].mean())
@@ -130,6 +134,10 @@ def study_row(
         gap_closed_high=None if closed is None else 1.0 - short.low / gap,
         gap_closed_error=gap_closed_error(own, floor, latency),
         gap_closed_relaxed=gap_closed(float(own.mean()), float(floor.mean()), bound),
+        oracle_own_latencies=known,
+        gap_closed_own_latencies=(
+            None if known is None else gap_closed(float(own.mean()), float(floor.mean()), known)
+        ),
         late_network=int(sum((outcome.fates == LATE_NETWORK).sum() for outcome in own_runs)),
         late_cut=int(sum((outcome.fates == LATE_CUT).sum() for outcome in own_runs)),
         late_fraction=float(late.mean()),

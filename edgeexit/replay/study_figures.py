@@ -35,13 +35,15 @@ class RowFigures:
     """One row of a study.
 
     `oracle_latency` is O1 on the same device, which must emit a guard before the deadline; for a fleet
-    it knows the queue too. `oracle_relaxed` is O1 without guard, `oracle_correctness` O2, a bound for
-    every policy. `gap_points` is what the first has over the floor, in points; `gap_closed` the policy's
-    share of it with its 95 % interval, None where the gap is under half a point; `gain_points` what the
-    policy has over the floor; `gap_error` and `gap_closed_error` are standard errors of the gap, in
-    points, and of the share. `frames` and `seeds` are of these figures; those in `policies` are of the
-    first seeds alone. `late_avoidable` is the share of frames that were late although the relaxed oracle
-    had an answer in time. `late_network` and `late_cut` are frames, by why they were late.
+    it knows the queue too, which hangs on what all others will do. `oracle_own_latencies`, of fleets
+    alone, knows all latencies of its own device and meets the queue as it comes. `oracle_relaxed` is O1
+    without guard, `oracle_correctness` O2, a bound for every policy. `gap_points` is what the first has
+    over the floor, in points; `gap_closed` the policy's share of it with its 95 % interval, None where
+    the gap is under half a point; `gain_points` what the policy has over the floor; `gap_error` and
+    `gap_closed_error` are standard errors of the gap, in points, and of the share. `frames` and `seeds`
+    are of these figures; those in `policies` are of the first seeds alone. `late_avoidable` is the share
+    of frames that were late although the relaxed oracle had an answer in time. `late_network` and
+    `late_cut` are frames, by why they were late.
     """
 
     scenario: str
@@ -69,6 +71,8 @@ class RowFigures:
     gap_closed_high: float | None
     gap_closed_error: float | None
     gap_closed_relaxed: float | None
+    oracle_own_latencies: float | None
+    gap_closed_own_latencies: float | None
     late_network: int
     late_cut: int
     late_fraction: float

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeexit.decide.decision import InFlight, OffloadOption
 from edgeexit.decide.link import FAILURES_TO_CLOSE, LinkEstimator
+from edgeexit.decide.offload_forecast import CROWD_MOST, CROWD_PRICE
 
 IMAGE = OffloadOption(0, "u8", 15_000)
 SMALL = OffloadOption(2, "int8", 2_000)
@@ -237,12 +238,56 @@ def test_hope_is_left_for_a_link_that_may_recover() -> None:
     assert world.chance(15.0) == 0.0, "no goodput shortens the round trip"
 
 
+def test_hope_grows_with_silence_after_a_slow_spell() -> None:
+    """A device that stops sending must not believe in the last exchange for long."""
+    world = Exchange(rtt_ms=20.0, bytes_per_ms=1000.0)
+    world.ping()
+    for _ in range(60):
+        world.exchange()
+    world.bytes_per_ms = 40.0
+    for _ in range(3):
+        world.exchange()
+    chances = []
+    for _ in range(5):
+        chances.append(world.chance(100.0))
+        world.now_ms += 1000.0
+    assert chances[0] < 0.05
+    assert chances == sorted(chances)
+    assert chances[-1] > 3.0 * chances[0]
+
+
+def test_silence_does_not_make_a_slow_link_quick() -> None:
+    world = Exchange(rtt_ms=20.0, bytes_per_ms=40.0)
+    world.ping()
+    for _ in range(60):
+        world.exchange()
+    world.now_ms += 5000.0
+    assert world.chance(100.0) < 0.05
+
+
 def test_idle_link_is_probed_again() -> None:
     world = Exchange()
     world.ping()
     world.exchange()
     assert world.link.wants_probe(world.now_ms) is None
-    assert world.link.wants_probe(world.now_ms + 20_000.0) is not None
+    assert world.link.wants_probe(world.now_ms + 1_000.0) is not None
+
+
+def test_a_request_costs_the_others_only_where_they_wait() -> None:
+    world = Exchange()
+    world.ping()
+    assert world.link.forecast(0.0).request_price(IMAGE) == 0.0
+    prices = []
+    for queue_ms in (0.0, 4.0, 8.0, 400.0):
+        for _ in range(20):
+            world.token += 1
+            world.link.sent(world.token, IMAGE, world.now_ms)
+            world.link.replied(world.token, 60.0 + queue_ms, queue_ms, 8.0, 200, world.now_ms + 60.0)
+            world.now_ms += 300.0
+        prices.append(world.link.forecast(world.now_ms).request_price(IMAGE))
+    assert prices == [0.0, 0.5 * CROWD_PRICE, CROWD_PRICE, CROWD_MOST * CROWD_PRICE]
+    world.now_ms += 60_000.0
+    assert world.link.forecast(world.now_ms).request_price(IMAGE) == 0.0
 
 
 def test_idle_radio_is_remembered_apart() -> None:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
-from edgeexit.replay.fleets import fleet_rows, made_by, quickest, row_oracle, row_runs, row_worlds
+from edgeexit.replay.fleets import (
+    fleet_rows,
+    made_by,
+    quickest,
+    row_oracle,
+    row_own_latencies,
+    row_runs,
+    row_worlds,
+)
 from edgeexit.replay.links import unlimited, wifi_30
 from edgeexit.replay.oracles import Clairvoyance, Reservations, oracle
 from edgeexit.replay.pool import Fleet
@@ -69,6 +77,24 @@ def test_a_study_takes_fleets(rows: list[GridRow], recording: Recording) -> None
     assert figures.frames == 2 * 4 * rows[0].scenario.frames
     assert figures.late_network == 0
     assert figures.floor < figures.own <= figures.oracle_correctness
+    assert figures.oracle_own_latencies is not None
+    assert figures.floor < figures.oracle_own_latencies <= figures.oracle_correctness
+
+
+def test_a_device_that_knows_its_own_latencies_is_stopped_by_the_queue_alone(
+    rows: list[GridRow], recording: Recording
+) -> None:
+    row, make = rows[-1], made_by(contenders()[OWN])
+    assert row.fleet is not None
+    worlds = row_worlds(row, recording, (1,))
+    crowd = row_own_latencies(worlds, make, row.fleet)
+    ample = row_own_latencies(worlds, make, Fleet(row.fleet.devices, workers=row.fleet.devices))
+    alone = row_oracle(worlds, Fleet(row.fleet.devices, workers=row.fleet.devices))
+    assert np.mean([run.remote.mean() for run in crowd]) < np.mean([run.remote.mean() for run in ample])
+    for run, known in zip(ample, alone, strict=True):
+        # Nothing is in its way: it does what the oracle does, but for probes' places on the link.
+        assert (run.remote == known.remote).mean() > 0.97
+        assert run.on_time[known.possible].mean() > 0.99
 
 
 @given(

@@ -51,6 +51,9 @@ class Link:
     def median_ms(self, option: OffloadOption) -> float | None:
         return 50.0
 
+    def request_price(self, option: OffloadOption) -> float:
+        return 0.0
+
 
 def situation(done: int = 0, *, remaining_ms: float = 300.0, score: float = 0.5) -> Situation:
     evidence = Evidence(done - 1, score, 1, ACCURACY) if done else None

@@ -41,6 +41,7 @@ class Link:
     up: bool = True
     reply: float = 0.9
     floor_ms: float = 10.0
+    crowd_price: float = 0.0
 
     def probability_within(self, option: OffloadOption, limit_ms: float) -> float:
         return self.chances[option.payload_bytes] if limit_ms > self.floor_ms else 0.0
@@ -50,6 +51,9 @@ class Link:
 
     def median_ms(self, option: OffloadOption) -> float | None:
         return 50.0
+
+    def request_price(self, option: OffloadOption) -> float:
+        return self.crowd_price
 
 
 def table(exit_: int) -> QualityTable:
@@ -130,6 +134,13 @@ def test_a_price_of_bytes_stops_sends_that_are_not_worth_it() -> None:
     policy = HedgedGain(tables=TABLES)
     assert policy.decide(start(byte_price=1.0)).action is Action.CONTINUE
     assert policy.decide(start(byte_price=1e-9, link=Link(floor_ms=100.0))).action is Action.OFFLOAD
+
+
+def test_where_others_wait_at_the_gateway_a_small_gain_is_left_to_them() -> None:
+    policy = HedgedGain(tables=TABLES)
+    tight = start(remaining_ms=60.0)
+    assert policy.decide(replace(tight, link=Link(crowd_price=0.02))).action is Action.OFFLOAD
+    assert policy.decide(replace(tight, link=Link(crowd_price=0.5))).action is Action.CONTINUE
 
 
 def test_codecs_compete_by_quality_and_by_time() -> None:

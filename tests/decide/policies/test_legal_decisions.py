@@ -89,6 +89,9 @@ class Link:
     def median_ms(self, option: OffloadOption) -> float | None:
         return self.rtt_ms + option.payload_bytes / self.bytes_per_ms
 
+    def request_price(self, option: OffloadOption) -> float:
+        return 0.0
+
 
 def tables() -> tuple[QualityTable, ...]:
     edges = (0.3, 0.5, 0.7, 0.9, 1.0)
