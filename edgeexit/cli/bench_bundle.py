@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeexit.cli.bench_codecs import CodecRow, rendered, time_codecs
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -51,6 +53,7 @@ class BenchTable(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None
     failure: str | None
     rows: tuple[BenchRow, ...]
+    codecs: tuple[CodecRow, ...] = ()
 
 
 def bench_bundle(path: Path, *, threads: int, as_json: bool) -> None:
@@ -65,6 +68,9 @@ def bench_bundle(path: Path, *, threads: int, as_json: bool) -> None:
     bundle = open_bundle(path)
     found = examine_all(bundle, threads=threads)
     table = tabulate(bundle, found)
+    if found.failure is None:
+        codecs = time_codecs(bundle, found.chosen, threads=threads)
+        table = msgspec.structs.replace(table, codecs=codecs)
     if as_json:
         show_json(msgspec.json.encode(table))
     else:
@@ -72,6 +78,8 @@ def bench_bundle(path: Path, *, threads: int, as_json: bool) -> None:
 
         console = Console()
         console.print(_rendered(table))
+        if table.codecs:
+            console.print(rendered(table.codecs))
         if table.note is not None:
             console.print(table.note)
     if found.failure is not None:

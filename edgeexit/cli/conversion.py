@@ -45,13 +45,13 @@ class Wanted:
 
 def read_wanted(name: str | None, variants: str | None, codecs: str | None, back_end: str) -> Wanted:
     """Options that hold words, read before anything is opened. Raises: ConfigError."""
-    from edgeexit.bundle.manifest import CodecName
     from edgeexit.cli.sources.settings import known_words
+    from edgeexit.convert.codecs import codec_choices
     from edgeexit.convert.lowering import LoweringName
     from edgeexit.convert.plan import VariantName
 
     made = variants and known_words(variants, get_args(VariantName), key="variants")
-    sent = codecs and known_words(codecs, get_args(CodecName), key="codecs")
+    sent = codecs and known_words(codecs, codec_choices(), key="codecs")
     (known,) = known_words(back_end, get_args(LoweringName), key="back_end")[:1]
     return Wanted(
         name,

@@ -47,6 +47,14 @@ HIDDEN_CODECS: tuple[CodecName, ...] = (
 COMPRESSED_BELOW = 0.9
 
 
+def codec_choices() -> tuple[CodecName, ...]:
+    """Every codec that a conversion can be asked to measure.
+
+    What packers make is not among them: `edgeexit.convert.packing` adds that to a bundle.
+    """
+    return tuple(dict.fromkeys((*INPUT_CODECS, *HIDDEN_CODECS)))
+
+
 def codecs_of(boundary: int, wanted: Sequence[CodecName]) -> tuple[CodecName, ...]:
     """Those of the wanted codecs that suit a boundary."""
     suited = INPUT_CODECS if boundary == 0 else HIDDEN_CODECS

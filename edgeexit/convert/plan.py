@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import CodecName, Task
 from edgeexit.errors import ConfigError, DataError
+from edgeexit.transport.codecs import is_packed
 
 # What a manifest takes: refused here, before anything is lowered, and not when all is done.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -127,6 +128,7 @@ class ConversionPlan:
             ("variants", not set(self.variants) <= set(get_args(VariantName)), "one of them is unknown"),
             ("variants", len(set(self.variants)) != len(self.variants), "each is named once"),
             ("codecs", not set(self.codecs) <= set(get_args(CodecName)), "one of them is unknown"),
+            ("codecs", any(map(is_packed, self.codecs)), "packers are added to a finished bundle"),
             ("codecs", "raw" not in self.codecs, "raw is one of them: the others are held against it"),
             ("risk_epsilons", not all(0.0 < e < 1.0 for e in self.risk_epsilons), "they lie between 0 and 1"),
             (

@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeexit.bundle import Bundle, model_blob, open_bundle
 from edgeexit.bundle.encoding import digest_of, encode_manifest
 from edgeexit.bundle.manifest import Manifest
+from edgeexit.cli.bench_bundle import BenchTable
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Say
@@ -58,6 +59,19 @@ def test_every_variant_of_every_stage_has_its_row(say: Say, tiny_bundle: Bundle)
             assert row["why"] is None
             assert 0.0 < row["best_ms"] <= row["median_ms"]
             assert row["max_abs_diff"] <= row["tolerance"]
+
+
+def test_every_codec_of_every_boundary_is_timed_here(say: Say, packed_bundle: Bundle) -> None:
+    said = say("bench", "--on", packed_bundle.path, "--json")
+    table = msgspec.json.decode(said.out, type=BenchTable)
+    told = {(row.boundary, row.codec): row for row in table.codecs}
+    for index, boundary in enumerate(packed_bundle.manifest.boundaries):
+        for codec in boundary.codecs:
+            row = told[index, codec.codec]
+            assert (row.payload_bytes, row.quality_cost) == (codec.payload_bytes, codec.quality_cost)
+            assert row.encode_ms is not None
+            assert row.decode_ms is not None
+    assert "bottleneck8" in say("bench", "--on", packed_bundle.path).out
 
 
 def test_people_read_why_a_variant_is_not_used(

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeexit.bundle import open_bundle
-from edgeexit.bundle.manifest import CodecName
-from edgeexit.convert.codecs import COMPRESSED_BELOW
+from edgeexit.convert.codecs import COMPRESSED_BELOW, codec_choices
 from edgeexit.convert.conversion import convert
 from edgeexit.convert.key import conversion_key, data_digest, report_path, weights_digest
 from edgeexit.convert.plan import ConversionPlan, VariantName, evenly
@@ -159,7 +158,7 @@ def test_boundaries_weigh_what_they_weigh_on_the_wire(converted: Converted) -> N
 
 
 def test_packed_codecs_state_the_sizes_that_real_images_have(converted: Converted, tmp_path: Path) -> None:
-    wanted: tuple[CodecName, ...] = get_args(CodecName)
+    wanted = codec_choices()
     plan = replace(converted.plan, variants=("f32",), codec_samples=24, codecs=wanted)
     convert(
         converted.network,
