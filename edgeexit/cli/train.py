@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeexit.models.branch_config import BranchKind
     from edgeexit.training.augmentation import Augmentation
     from edgeexit.training.objective import Objective
-    from edgeexit.training.recipe import Recipe
+    from edgeexit.training.recipe import Recipe, Say
     from edgeexit.training.schedule import TrainingProgress
 
 
@@ -104,6 +104,10 @@ def train(
         bool, typer.Option("--download", help="Let the backbone's library fetch its weights.")
     ] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="The recipe's small size.")] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Convert as well, into this bundle, calibrated on what was held out."),
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs.")] = None,
     snapshot_seconds: Annotated[
         float, typer.Option(min=0.0, help="How often a snapshot is kept: what a kill may cost.")
@@ -163,12 +167,40 @@ def train(
         with TrainingBar(prepared.training.samples) as bar:
             found = find_or_train(prepared, choices, say, progress=bar.show, processes=processes)
         if processes.rank == 0:
-            _show(prepared, found, choices, as_json)
+            if bundle is not None:
+                _convert(prepared, found, choices, bundle, say)
+            _show(prepared, found, choices, bundle, as_json)
     finally:
         leave_processes()
 
 
-def _show(prepared: Prepared, weights: Weights, choices: Choices, as_json: bool) -> None:
+def _convert(prepared: Prepared, weights: Weights, choices: Choices, bundle: Path, say: Say) -> None:
+    """Make the bundle. Raises: ConvertError and its leaves, ConfigError, DataError, BundleError."""
+    from dataclasses import replace
+
+    from edgeexit.cli.recipe_flow import conversion_plan
+    from edgeexit.convert.conversion import convert
+    from edgeexit.convert.progress import ProgressLines
+    from edgeexit.convert.report import render
+    from edgeexit.training.own_data import is_own_data
+
+    plan = conversion_plan(prepared, weights.sha256)
+    if choices.data is not None and is_own_data(choices.data):
+        # The recipe speaks of its own data, not of these.
+        plan = replace(plan, name=bundle.resolve().name, licence="not stated")
+    data = prepared.data
+    report = convert(
+        prepared.network,
+        plan,
+        calibration=data.held_out,
+        test=data.test,
+        out=bundle,
+        progress=ProgressLines(say),
+    )
+    say(render(report))
+
+
+def _show(prepared: Prepared, weights: Weights, choices: Choices, bundle: Path | None, as_json: bool) -> None:
     import msgspec
 
     end: TrainingProgress | None = weights.progress
@@ -181,12 +213,15 @@ def _show(prepared: Prepared, weights: Weights, choices: Choices, as_json: bool)
             "classes": prepared.data.classes,
             "skipped_images": prepared.data.skipped,
             "trained": end,
+            "bundle": None if bundle is None else str(bundle),
             "log": str(weights.path.with_suffix(".jsonl")),
         }
         show_json(msgspec.json.encode(shown))
         return
     typer.echo(f"weights: {weights.path}")
-    own = "" if choices.data is None else f" --data {choices.data}"
+    if bundle is not None:
+        typer.echo(f"bundle: {bundle}")
+    own = f" --recipe {prepared.recipe.file}" if choices.data is None else f" --data {choices.data}"
     typer.echo(f"next: edgeexit evaluate {weights.path}{own}", err=True)
 
 
