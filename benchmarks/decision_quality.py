@@ -26,40 +26,32 @@ Of compared_pairs some two in a hundred lie above their 95 % interval by chance 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from benchmarks.decision_inputs import DEMO, boards_of, links_of, recording_at
 from benchmarks.results import publish
-from edgeexit.board.profile import read_profile
-from edgeexit.bundle import open_bundle
 from edgeexit.decide.policies.hindsight import THRESHOLDS
 from edgeexit.errors import EdgeExitError
 from edgeexit.replay.comparison import Beaten
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.fleets import fleet_rows, quickest
 from edgeexit.replay.hindsight import FEW_THRESHOLDS
-from edgeexit.replay.links import Link, by_part, read_links, unlimited, wifi_30
-from edgeexit.replay.record import labelled_images, read_truth, record
-from edgeexit.replay.recorded_run import profile_of
-from edgeexit.replay.recording import Recording, load_recording, save_recording
-from edgeexit.replay.scenarios import PI_4_MS, PI_5_MS, Board, GridRow, standard_grid, vit_tiny
+from edgeexit.replay.recording import Recording
+from edgeexit.replay.scenarios import GridRow, standard_grid
 from edgeexit.replay.simulator import simulate
 from edgeexit.replay.study import run_study, with_rule_for_all
 from edgeexit.replay.study_figures import RowFigures
 from edgeexit.replay.timing import Costs, timed
-from edgeexit.runner.selection import monotonic_ms, open_verified
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-DEMO = CHECKOUT / "build" / "demo"
-# Traces that lie beside a checkout; they belong to others and are not part of it.
-BESIDE = CHECKOUT.parent / "shared" / "traces"
-# Enough that an exit's accuracy is known to about one point.
-SAMPLES = 2000
 # Below this gap between floor and oracle, in points, losses are counted instead of shares.
 COUNTED_GAP = 1.0
 # Times as many runs of the policy, the floor, the oracles and whatever may be ahead as of the others:
@@ -117,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="runs of every row, a seed each (2; 5 with --full)")
     parser.add_argument("--frames", type=int, help="frames of a run (800; 2000 with --full)")
     parser.add_argument("--recording", type=Path, default=DEMO / "recording.safetensors")
+    parser.add_argument("--processes", type=int, help="rows computed at a time (one a core)")
     parser.add_argument("--full", action="store_true", help="every axis on every link, for hours")
     parser.add_argument("--development", action="store_true", help="the development traces, for tuning")
     asked = parser.parse_args()
@@ -130,19 +123,18 @@ def main() -> None:
 def measure(asked: argparse.Namespace) -> Result:
     """The whole study, as asked for on the command line. Raises: EdgeExitError."""
     began_s = perf_counter()
-    recording = _recording(asked.recording)
-    links, development = _links(asked.traces, asked.development, asked.full)
+    recording = recording_at(asked.recording, _say)
+    links, development = links_of(asked.traces, development=asked.development, full=asked.full)
     frames: int = asked.frames or (2000 if asked.full else 800)
     count = asked.seeds or (5 if asked.full else 2)
     seeds = range(asked.seed, asked.seed + count)
     more_seeds = range(asked.seed + count, asked.seed + MORE_SEEDS * count)
-    boards = _boards(recording)
+    boards = boards_of(recording)
     rows = standard_grid(boards, links, frames=frames, full=asked.full)
     rows += fleet_rows(boards[0], quickest(links), frames=frames)
     thresholds = THRESHOLDS if asked.full else FEW_THRESHOLDS
-    figures = run_study(
-        rows, recording, seeds=seeds, more_seeds=more_seeds, thresholds=thresholds, progress=_progress
-    )
+    study = Study(rows, recording, seeds, more_seeds, thresholds)
+    figures = study.figures(asked.processes or len(os.sched_getaffinity(0)))
     _say("one static rule for all rows", True)
     figures = with_rule_for_all(
         rows, figures, recording, seeds=seeds, more_seeds=more_seeds, thresholds=thresholds
@@ -192,64 +184,36 @@ def measure(asked: argparse.Namespace) -> Result:
     )
 
 
-def _recording(path: Path) -> Recording:
-    """The recording asked for; the demo's own is made anew where it is not of the demo's present bundle."""
-    own = path == DEMO / "recording.safetensors" and (DEMO / "bundle").is_dir()
-    if not own:
-        if path.is_file():
-            return load_recording(path)
-        raise EdgeExitError(
-            f"no recording at {path}",
-            why="neither the file nor the demo's bundle is there",
-            fix="run `make demo` first, or: edgeexit record BUNDLE IMAGES --out FILE",
-        )
-    bundle = open_bundle(DEMO / "bundle")
-    if path.is_file():
-        kept = load_recording(path)
-        if kept.note.bundle_digest == bundle.digest:
-            return kept
-    truth = read_truth(DEMO / "images", bundle.manifest.labels)
-    names = sorted(truth)
-    chosen = {name: truth[name] for name in names[:: max(1, len(names) // SAMPLES)][:SAMPLES]}
-    runner, _ = open_verified(bundle)
-    with runner:
-        recording = record(
-            bundle,
-            labelled_images(DEMO / "images", chosen),
-            runner,
-            data=f"{len(chosen)} of the demo's {len(names)} test images",
-            clock=monotonic_ms,
-            progress=lambda done: _say(f"recording {done}/{len(chosen)}", done % 200 == 0),
-        )
-    save_recording(recording, path)
-    return recording
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Rows that several processes share out; each row is the same whoever computes it."""
 
+    rows: Sequence[GridRow]
+    recording: Recording
+    seeds: Sequence[int]
+    more_seeds: Sequence[int]
+    thresholds: Sequence[float]
 
-def _links(traces: Path | None, development: bool, full: bool) -> tuple[Sequence[Link], tuple[str, ...]]:
-    """The links of this run, and the names of all development traces."""
-    made = [wifi_30(), unlimited()]
-    folder = traces or (BESIDE if BESIDE.is_dir() else None)
-    if folder is None:
-        return made, ()
-    everything = read_links(folder)
-    named = tuple(link.name for link in everything if link.development)
-    if traces is not None and not development:
-        # Traces given from outside were never tuned on: all of them count.
-        return [*everything, *made], ()
-    chosen = by_part(everything, development=development, per_folder=None if full else 1)
-    return [*chosen, *made], named
+    def figures(self, processes: int) -> list[RowFigures]:
+        """All rows, in order."""
+        indices = range(len(self.rows))
+        if processes == 1:
+            return [self.row(index) for index in indices]
+        # Forked, not spawned: importing everything anew would take as long as a row.
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+            return list(pool.map(self.row, indices))
 
-
-def _boards(recording: Recording) -> list[Board]:
-    slowdown = read_profile("raspberry-pi-4").slowdown
-    factor = 1.0 if slowdown is None else slowdown.factor
-    stage_ms = [factor * each for each in recording.note.stage_ms]
-    own = profile_of(recording, "demo", stage_ms, recording.note.stage_ms, encode_factor=factor)
-    return [
-        Board("vit-tiny-pi-4", vit_tiny(recording, "raspberry-pi-4", PI_4_MS)),
-        Board("vit-tiny-pi-5", vit_tiny(recording, "raspberry-pi-5", PI_5_MS), "wide"),
-        Board("demo-pi-4", own, "wide"),
-    ]
+    def row(self, index: int) -> RowFigures:
+        """One row."""
+        row = self.rows[index]
+        _say(f"row {index + 1}/{len(self.rows)}: {row.scenario.name}", True)
+        return run_study(
+            [row],
+            self.recording,
+            seeds=self.seeds,
+            more_seeds=self.more_seeds,
+            thresholds=self.thresholds,
+        )[0]
 
 
 def _costs(rows: Sequence[GridRow], recording: Recording, seed: int) -> Costs:
@@ -260,10 +224,6 @@ def _costs(rows: Sequence[GridRow], recording: Recording, seed: int) -> Costs:
     while len(costs.decision_us) < TIMED_FRAMES:
         simulate(first, recording, timed(contenders()[OWN], costs, perf_counter), seed)
     return costs
-
-
-def _progress(done: int, total: int, name: str) -> None:
-    _say(f"row {done + 1}/{total}: {name}", done < total)
 
 
 def _say(text: str, worth: bool) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import decision_quality
+from benchmarks.decision_inputs import boards_of, links_of
 from edgeexit.errors import EdgeExitError
-from edgeexit.replay.recording import RecordedOption, save_recording
+from edgeexit.replay.hindsight import FEW_THRESHOLDS
+from edgeexit.replay.recording import RecordedOption, load_recording, save_recording
+from edgeexit.replay.scenarios import standard_grid
 from edgeexit.replay.synthetic import synthetic_recording
 
 
@@ -22,6 +25,7 @@ def arguments(folder: Path, **changes: object) -> argparse.Namespace:
         "recording": folder / "recording.safetensors",
         "full": False,
         "development": False,
+        "processes": 1,
     }
     return argparse.Namespace(**{**plain, **changes})
 
@@ -37,6 +41,14 @@ def prepared(tmp_path: Path) -> Path:
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "packets.up").write_text("\n".join(str(stamp) for stamp in range(1, 1000)))
     return tmp_path
+
+
+def test_rows_are_the_same_whoever_computes_them(prepared: Path) -> None:
+    recording = load_recording(prepared / "recording.safetensors")
+    links, _ = links_of(prepared / "traces", development=False, full=False)
+    rows = standard_grid(boards_of(recording)[:1], links[:1], frames=20)[:2]
+    study = decision_quality.Study(rows, recording, (1,), (), FEW_THRESHOLDS)
+    assert study.figures(2) == study.figures(1)
 
 
 def test_its_result_has_the_keys_that_others_read(
