@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class Figures:
     """One run, over all frames that are counted.
 
     Units: fractions of all frames; offloaded, those of which a payload was sent; `shares` by place and exit,
-    as in `gateway/3`, dropped ones by reason; latencies, capture to answer, `latency_ms` at `QUANTILES`.
+    as in `gateway/3`, dropped ones by reason; `late_by`, of answers, by what made them late; latencies,
+    capture to answer, `latency_ms` at `QUANTILES`.
     """
 
     frames: int
@@ -46,6 +47,7 @@ class Figures:
     latency_mean_ms: float
     latency_p95_ms: float
     latency_ms: tuple[float, ...]
+    late_by: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def figures_of(run: RunRows, *, counted_ms: float, runs: int = 1) -> Figures:
         offloaded_fraction=round(sum(row.uplink_bytes > 0 for row in rows) / frames, 4),
         gateway_fraction=round(sum(row.place is Place.GATEWAY for row in rows) / frames, 4),
         shares=dict(sorted(shares.items())),
+        late_by={fate: round(count / frames, 4) for fate, count in counted.late_by.items()},
         bytes_per_frame=round(counted.uplink_bytes / frames, 1),
         latency_mean_ms=round(float(np.mean(latency_ms)), 2),
         latency_p95_ms=round(float(np.percentile(latency_ms, 95)), 2),

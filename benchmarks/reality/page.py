@@ -87,6 +87,15 @@ def tables(result: Published) -> str:
             f"| {100 * row.stolen_share:.1f} % | {drift} "
             f"| {pause} | {_number(row.expected_after_pause_ms)} |"
         )
+    lines += ["", "### What was late, and by what", "", "Of all frames, %, real and in replay:", ""]
+    fates = sorted({fate for row in result.scenarios for fate in (*row.real.late_by, *row.replayed.late_by)})
+    lines.append("| | " + " | ".join(fates) + " |")
+    lines.append("|---" * (len(fates) + 1) + "|")
+    for row in result.scenarios:
+        both = (
+            f"{_share(row.real.late_by, fate)} and {_share(row.replayed.late_by, fate)}" for fate in fates
+        )
+        lines.append(f"| {row.name} | " + " | ".join(both) + " |")
     lines += ["", "### What each measured overhead explains", ""]
     lines += ["Mean latency of reality less that of a replay that is not charged with it, absolute, ms:", ""]
     charges = list(result.scenarios[0].without)
@@ -113,6 +122,10 @@ def _words(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(f"{each:g}" for each in value)
     return "–" if value is None else f"{value}"
+
+
+def _share(late_by: Mapping[str, float], fate: str) -> str:
+    return _number(100.0 * late_by.get(fate, 0.0))
 
 
 def _number(value: float) -> str:
