@@ -12,7 +12,9 @@ from edgeexit.errors import ConfigError
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
 from edgeexit.replay.deadlines import Constant, Redrawn
+from edgeexit.replay.delays import MEASURED, LinkDelay, constant_delay
 from edgeexit.replay.links import Link, read_links
+from edgeexit.replay.pool import Fleet, QueueOrder
 from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recorded_run import profile_of
 from edgeexit.replay.recording import Recording
@@ -50,6 +52,11 @@ class GridWords:
     frames: int
     seconds: float | None
     byte_price: float
+    round_trip: str | None = None
+    """A measured link by name, or a constant in ms; by the trace's name where None."""
+    devices: int = 1
+    workers: int = 1
+    queue: str = QueueOrder.FIRST_COME.value
 
 
 def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
@@ -59,6 +66,7 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
         ("contention", words.contention, CONTENTION),
         ("outages", words.outages, OUTAGES),
         ("costs", words.costs, ("recorded", "vit-tiny")),
+        ("queue", words.queue, tuple(order.value for order in QueueOrder)),
     ):
         _known(key, word, known)
     for budget_ms in words.deadlines_ms:
@@ -68,7 +76,22 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
         raise ConfigError(f"a scale of {words.scale:g}", key="scale", fix="a factor above 0")
     profile = cost_profile(words, recording)
     links = read_links(words.traces, downlink_scale=words.scale)
+    if words.round_trip is not None:
+        delay = delay_of(words.round_trip)
+        links = [replace(link, delay=delay) for link in links]
     return [_row(words, profile, link) for link in links]
+
+
+def delay_of(word: str) -> LinkDelay:
+    """Round trips by the name of a measured link, or constant ones. Raises: ConfigError."""
+    try:
+        constant_ms = float(word)
+    except ValueError:
+        _known("round-trip", word, tuple(MEASURED))
+        return MEASURED[word]
+    if not 0.0 < constant_ms < float("inf"):
+        raise ConfigError(f"a round trip of {word} ms", key="round-trip", fix="more than 0")
+    return constant_delay(constant_ms)
 
 
 def chosen_policies(names: Sequence[str]) -> Mapping[str, ControllerFactory]:
@@ -130,6 +153,10 @@ def _row(words: GridWords, profile: CostProfile, link: Link) -> GridRow:
         outages=words.outages,
         byte_price=words.byte_price,
     )
+    if words.devices > 1:
+        fleet = Fleet(words.devices, words.workers, QueueOrder(words.queue))
+        named = replace(row.scenario, name=f"{row.scenario.name}|{fleet.name}")
+        row = replace(row, scenario=named, fleet=fleet)
     if not words.deadlines_ms:
         return row
     single = len(words.deadlines_ms) == 1

@@ -53,6 +53,18 @@ def simulate(
     outages: Annotated[
         str, typer.Option(help="What fails: none, each-minute, black-hole, gateway-dead.")
     ] = "none",
+    round_trip: Annotated[
+        str | None,
+        typer.Option(
+            help="Round trips: wifi-edge, wifi-edge-crowded, wifi-cloud, lte-edge, lte-cloud as measured, or "
+            "a constant in ms; by the words of a trace's path without."
+        ),
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that share the gateways, --frames each.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Gateway workers that devices share.")] = 1,
+    queue: Annotated[
+        str, typer.Option(help="Which request is served first: first-come, earliest-deadline.")
+    ] = "first-come",
     byte_price: Annotated[float, typer.Option(min=0.0, help="Quality that one uplink byte must buy.")] = 0.0,
     drift: Annotated[
         float | None,
@@ -91,6 +103,10 @@ def simulate(
         frames=frames,
         seconds=seconds,
         byte_price=byte_price,
+        round_trip=round_trip,
+        devices=devices,
+        workers=workers,
+        queue=queue,
     )
     rows = grid_of(words, loaded)
     if drift is not None:

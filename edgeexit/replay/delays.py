@@ -64,6 +64,10 @@ LTE_EDGE = LinkDelay("lte-edge", _LTE_EDGE_IDLE, _LTE_EDGE_BUSY)
 LTE_CLOUD = LinkDelay("lte-cloud", _LTE_CLOUD_IDLE, _LTE_CLOUD_BUSY)
 
 
+MEASURED = {each.name: each for each in (WIFI_EDGE, WIFI_EDGE_CROWDED, WIFI_CLOUD, LTE_EDGE, LTE_CLOUD)}
+"""The links that were measured, by name."""
+
+
 def constant_delay(rtt_ms: float) -> LinkDelay:
     """A link whose round trip never varies."""
     model = RttModel(rtt_ms, 0.0, 0.0, 0.0)

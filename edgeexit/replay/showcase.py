@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
-from edgeexit.replay.oracles import Clairvoyance, oracle
+from edgeexit.replay.fleets import made_by, row_oracle, row_runs, row_worlds
 from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.scenarios import GridRow
-from edgeexit.replay.simulator import replay
 from edgeexit.replay.study_figures import RowFigures
-from edgeexit.replay.world import World, world_of
+from edgeexit.replay.world import World
 
 # What is drawn beside the policy and the floor: more lines than these cannot be told apart.
 BESIDE = 4
@@ -39,14 +38,13 @@ def showcase(
     names: Sequence[str],
     policies: Mapping[str, ControllerFactory] | None = None,
 ) -> Showcase:
-    """Replay the policy, the floor and some others on a row."""
+    """Replay the policy, the floor and some others on a row; of a fleet its first device is shown."""
     made = contenders() if policies is None else policies
-    world = world_of(row.scenario, recording, seed)
+    worlds = row_worlds(row, recording, (seed,))
+    world = worlds[0]
     wanted = dict.fromkeys((OWN, FLOOR, *names))
-    runs = {
-        name: replay(world, made[name](row.scenario.profile, recording)) for name in wanted if name in made
-    }
-    best = oracle(world, Clairvoyance.LATENCY, guarded=True)
+    runs = {name: row_runs(worlds, made_by(made[name]), row.fleet)[0] for name in wanted if name in made}
+    best = row_oracle(worlds, row.fleet)[0]
     return Showcase(world, runs, best.value - row.scenario.byte_price * best.payload_bytes)
 
 

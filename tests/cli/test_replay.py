@@ -122,6 +122,35 @@ def test_simulate_takes_published_costs(say: Say, recorded: Path, traces: Path, 
     assert json.loads(said.out)[0]["policies"]["first-exit"]["latency_p50_ms"] > 10.0
 
 
+def test_simulate_takes_round_trips_and_devices_that_share_a_gateway(
+    say: Say, recorded: Path, traces: Path, tmp_path: Path
+) -> None:
+    words = (
+        "--traces",
+        traces,
+        "--frames",
+        30,
+        "--policy",
+        "always-offload",
+        "--out",
+        tmp_path / "o",
+        "--json",
+    )
+    costs = ("--costs", "vit-tiny", "--deadline-ms", "250")
+    near = json.loads(say("simulate", recorded, *words, *costs, "--round-trip", "wifi-edge").out)
+    far = json.loads(say("simulate", recorded, *words, *costs, "--round-trip", "120").out)
+    for one, other in zip(near, far, strict=True):
+        quick, slow = (row["policies"]["always-offload"]["latency_p50_ms"] for row in (one, other))
+        assert slow > quick + 100.0
+    shared = ("--devices", 3, "--workers", 2, "--queue", "earliest-deadline")
+    crowd = say("simulate", recorded, *words, *costs, *shared)
+    assert crowd.code == 0, crowd.err
+    row = json.loads(crowd.out)[0]
+    assert row["fleet"] == "3 on 2, earliest-deadline"
+    assert row["frames"] == 3 * 30
+    assert row["oracle_own_latencies"] is not None
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -135,6 +164,9 @@ def test_simulate_takes_published_costs(say: Say, recorded: Path, traces: Path, 
         (("--contention", "much"), "known: none, x1.8"),
         (("--outages", "each-minut"), "did you mean each-minute?"),
         (("--deadlines", "tigth"), "did you mean tight?"),
+        (("--round-trip", "wifi-egde"), "did you mean wifi-edge?"),
+        (("--round-trip", "-3"), "more than 0"),
+        (("--queue", "last-come"), "first-come"),
     ],
 )
 def test_simulate_refuses_words_that_mean_nothing(
