@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Task
 from edgeexit.convert.codecs import codecs_of
 from edgeexit.convert.plan import ConversionPlan, network_input
-from edgeexit.convert.report import shown_bytes, shown_count
+from edgeexit.convert.report import laid_out, shown_bytes, shown_count
 from edgeexit.convert.slicing import SlicedStage, slice_network
 from edgeexit.models.protocol import MultiExitNetwork
 from edgeexit.transport.codecs import payload_bytes, size_varies, uncompressed
@@ -193,9 +192,9 @@ def render_preview(shown: Preview) -> str:
         f"variants   {', '.join(shown.variants)} of each stage, lowered by {shown.back_end};"
         f" about {shown_bytes(shown.bundle_bytes)}",
         "",
-        *_table(("stage", "parameters", "MACs", "boundary before it", "may travel as"), stages, "rrrll"),
+        *laid_out(("stage", "parameters", "MACs", "boundary before it", "may travel as"), stages, "rrrll"),
         "",
-        *_table(("step", "MACs", "share", "what"), steps, "lrrl"),
+        *laid_out(("step", "MACs", "share", "what"), steps, "lrrl"),
     ]
     if shown.untrained:
         exits = ", ".join(map(str, shown.untrained))
@@ -208,15 +207,3 @@ def render_preview(shown: Preview) -> str:
 def _codec(codec: PlannedCodec) -> str:
     size = "?" if codec.payload_bytes is None else shown_bytes(codec.payload_bytes)
     return f"{codec.codec} {size}"
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = []
-    for row in (header, tuple("-" * width for width in widths), *rows):
-        cells = [
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(row, widths, sides, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -89,42 +90,42 @@ def decode_report(data: bytes) -> ConversionReport | None:
     return report if report.schema == REPORT_SCHEMA else None
 
 
+# The sides on which the cells of the table stand: words left, numbers right.
+_SIDES = "rrrrlrrrrrr"
+
+
 def header(report: ConversionReport) -> tuple[str, ...]:
     """Column names of the table."""
-    names = [variant.name for variant in report.stages[0].variants] if report.stages else []
     word = "accuracy" if report.task == "classification" else "quality"
     return (
-        *("stage", "parameters", "MACs", "boundary"),
-        *(f"size {name}" for name in names),
-        *(f"diff {name}" for name in names),
-        *(f"{word} {name}" for name in names),
-        *(f"agree {name}" for name in names[1:]),
+        *("stage", "parameters", "MACs", "boundary", "variant", "size"),
+        *("difference", "at exit", word, "lost", "agreement"),
     )
 
 
 def rows(report: ConversionReport) -> tuple[tuple[str, ...], ...]:
-    """The table's cells: accuracy is that on the test set where there is one."""
-    return tuple(
-        (
-            str(row.stage),
-            f"{row.parameters:,}",
-            shown_count(row.macs),
-            shown_bytes(row.boundary_bytes),
-            *(shown_bytes(variant.size_bytes) for variant in row.variants),
-            *(f"{variant.tensor_max_abs:.1e}" for variant in row.variants),
-            *(_fraction(_shown(variant)) for variant in row.variants),
-            *(_fraction(variant.agreement) for variant in row.variants[1:]),
+    """The table's cells, a row a variant: accuracy is that on the test set where there is one."""
+    return tuple(cells for row in report.stages for cells in _rows(row))
+
+
+def _rows(row: StageRow) -> Iterator[tuple[str, ...]]:
+    stage = (str(row.stage), f"{row.parameters:,}", shown_count(row.macs), shown_bytes(row.boundary_bytes))
+    for index, variant in enumerate(row.variants):
+        yield (
+            *(stage if index == 0 else ("",) * len(stage)),
+            variant.name,
+            shown_bytes(variant.size_bytes),
+            f"{variant.tensor_max_abs:.1e}",
+            "" if variant.exit_max_rel is None else f"{variant.exit_max_rel:.1e}",
+            _fraction(_shown(variant)),
+            "" if variant.accuracy_lost is None or index == 0 else _fraction(variant.accuracy_lost),
+            "" if index == 0 else _fraction(variant.agreement),
         )
-        for row in report.stages
-    )
 
 
 def render(report: ConversionReport) -> str:
     """The report as plain text."""
-    table = [header(report), *rows(report)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = laid_out(header(report), rows(report), _SIDES)
     measured = (
         f"test, {report.test_samples:,} samples"
         if report.test_samples
@@ -145,11 +146,26 @@ def render(report: ConversionReport) -> str:
             "",
             *lines,
             "",
-            f"diff: largest absolute difference to the float network in any tensor; accuracy on: {measured}",
+            "difference: to the float network, largest in any tensor; at exit: relative to the exit's largest"
+            " output; lost and agreement: against f32",
+            f"accuracy on: {measured}",
             "boundaries, as they may travel:",
             *codecs,
         ]
     )
+
+
+def laid_out(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+    """Lines of a plain table; `sides` says l or r for each column."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for row in (header, tuple("-" * width for width in widths), *rows):
+        cells = [
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, sides, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _shown(variant: VariantRow) -> float:

@@ -82,7 +82,7 @@ def test_convert_makes_a_bundle_and_does_not_do_it_twice(say: Say, given: Given,
     again = say(*words, "--licence", "MIT")
     assert again.code == 0
     assert "already converted" in again.out
-    assert "accuracy int8" in again.out
+    assert "accuracy on: test, 64 samples" in again.out
     image = next(given.images.glob("light/*.png"))
     assert say("run", out, image).code == 0
 

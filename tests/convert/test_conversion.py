@@ -248,7 +248,7 @@ def test_the_report_tells_what_was_measured(converted: Converted) -> None:
         assert row.macs > 0
     assert report.stages[1].boundary_bytes == 17 * 16 * 4
     text = render(report)
-    for word in ("parameters", "MACs", "boundary", "size int8", "diff f32", "accuracy f32", "accuracy int8"):
+    for word in ("parameters", "MACs", "boundary", "variant", "difference", "accuracy", "lost", "int8"):
         assert word in text
     assert f"{report.stages[0].parameters:,}" in text
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from edgeexit.bundle.manifest import Calibration, Manifest
+from msgspec import UnsetType
+
+from edgeexit.bundle.manifest import BoundaryCodec, Calibration, Manifest
 from edgeexit.replay.canvas import BUDGET, SERIES, drawing, exit_colors
 
 if TYPE_CHECKING:
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 # A group of bars leaves a fifth of its place free, so that groups stay apart.
 _GROUP = 0.8
+# How much of a codec's row its boundaries share; the rest keeps rows apart.
+_ROW = 0.7
+# More names than this are wider than the page.
+_LEGEND_COLUMNS = 6
 
 
 def variant_names(manifest: Manifest) -> tuple[str, ...]:
@@ -45,7 +51,7 @@ def plot_exits(manifest: Manifest) -> str:
         axes.margins(y=0.2)
         axes.set_xlabel("million multiply-adds until this exit")
         axes.set_ylabel(_quality(manifest))
-        axes.legend(loc="lower right", ncols=len(lines))
+        axes.legend(loc="lower right", ncols=min(len(lines), _LEGEND_COLUMNS))
     return made.svg
 
 
@@ -108,21 +114,40 @@ def plot_latency(manifest: Manifest, best_ms: Mapping[tuple[int, str], float]) -
         if any((k, name) in best_ms for k in range(manifest.stage_count))
     }
     labels = [f"stage {k}" for k in range(manifest.stage_count)]
-    return _bars("card-latency", labels, groups, ylabel="ms", form="{:.2f}")
+    return _bars("card-latency", labels, groups, ylabel="ms", form="{:.3g}")
 
 
 def plot_boundaries(manifest: Manifest) -> str:
-    """What each boundary weighs as each codec sends it."""
-    codecs = dict.fromkeys(codec.codec for boundary in manifest.boundaries for codec in boundary.codecs)
-    groups = {
-        str(name): [
-            next((each.payload_bytes / 1e3 for each in boundary.codecs if each.codec == name), None)
-            for boundary in manifest.boundaries
-        ]
-        for name in codecs
-    }
-    labels = [f"boundary {b}" if b else "input" for b in range(len(manifest.boundaries))]
-    return _bars("card-boundaries", labels, groups, ylabel="kB to send", form="{:,.1f}")
+    """What each boundary weighs as each codec sends it, heavy ones above; lines go to the 95th percentile.
+
+    Sizes lie apart by a factor of a hundred and more: the scale is logarithmic.
+    """
+    sizes: dict[str, list[tuple[int, BoundaryCodec]]] = {}
+    for b, boundary in enumerate(manifest.boundaries):
+        for codec in boundary.codecs:
+            sizes.setdefault(codec.codec, []).append((b, codec))
+    order = sorted(sizes, key=lambda name: max(each.payload_bytes for _, each in sizes[name]))
+    count = len(manifest.boundaries)
+    colors = [SERIES[1], *exit_colors(count)[1:]]
+    with drawing("card-boundaries", height_in=1.2 + 0.26 * len(order)) as made:
+        (axes,) = made.axes
+        for b in range(count):
+            found = [(y, each) for y, name in enumerate(order) for at, each in sizes[name] if at == b]
+            places = [y + _ROW * ((count - 1) / 2 - b) / count for y, _ in found]
+            means = [each.payload_bytes / 1e3 for _, each in found]
+            label = f"boundary {b}" if b else "input"
+            axes.scatter(means, places, s=26, color=colors[b], label=label, zorder=3)
+            for place, mean, (_, each) in zip(places, means, found, strict=True):
+                if not isinstance(each.p95_bytes, UnsetType):
+                    axes.plot([mean, each.p95_bytes / 1e3], [place, place], color=colors[b], linewidth=1.4)
+        axes.set_yticks(range(len(order)), order)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="x", which="major")
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.set_xlabel("kB to send")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(count, _LEGEND_COLUMNS))
+    return made.svg
 
 
 def _bars(
@@ -156,7 +181,9 @@ def _bars(
         axes.tick_params(axis="x", length=0)
         axes.margins(y=0.14)
         axes.set_ylabel(ylabel)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=max(1, len(groups)))
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(max(1, len(groups)), _LEGEND_COLUMNS)
+        )
     return made.svg
 
 

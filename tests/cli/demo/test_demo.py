@@ -35,7 +35,7 @@ def make_demo(folder: Path) -> str:
 def test_the_short_demo_trains_converts_flashes_serves_and_reports(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     said = make_demo(folder)
-    assert "accuracy f32" in said
+    assert "accuracy on: test" in said
     assert "now runs" in said
     assert "already current" in said
     assert "playing raspberry-pi-4" in said
