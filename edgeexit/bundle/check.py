@@ -122,6 +122,9 @@ class _Checker:
         # What came is told by its tensors' names: whole, or made by which packer.
         self._unique([spec.name for spec in (*boundary.tensors, *specs)], f"{field}.packers")
         offered = {codec.codec for codec in boundary.codecs}
+        packed = {name for packer in packers for name in packer.codecs}
+        # Where nobody can undo a packer, and for audits, a boundary must travel as it is.
+        self._require(not packers or bool(offered - packed), f"{field}.codecs", "all of them need a packer")
         for i, packer in enumerate(packers):
             place = f"{field}.packers[{i}]"
             self._matches(packer.name, _NAME, f"{place}.name")

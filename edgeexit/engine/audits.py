@@ -248,10 +248,9 @@ def audit_options(boundaries: Sequence[Boundary]) -> tuple[OffloadOption, ...]:
     """
     options: list[OffloadOption] = []
     for index, boundary in enumerate(boundaries):
-        known = [each for each in boundary.codecs if not abilities_for(each.codec, index)]
-        codec = min(
-            known or boundary.codecs, key=lambda each: (max(0.0, each.quality_cost), each.payload_bytes)
-        )
+        whole = [each for each in boundary.codecs if boundary.packer(each.codec) is None]
+        known = [each for each in whole if not abilities_for(each.codec, index)]
+        codec = min(known or whole, key=lambda each: (max(0.0, each.quality_cost), each.payload_bytes))
         options.append(
             OffloadOption(index, codec.codec, codec.payload_bytes, quality_cost=codec.quality_cost)
         )

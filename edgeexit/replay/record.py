@@ -16,6 +16,7 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.decide.evidence import score_logits, score_spread
 from edgeexit.errors import ConfigError, DataError
 from edgeexit.replay.recording import RecordedOption, Recording, RecordingNote
+from edgeexit.runner.packing import open_packing, open_unpacking
 from edgeexit.runner.preprocess import input_tensors, read_image
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.transport.codecs import codec_name, decode_tensors, encode_tensors
@@ -68,7 +69,7 @@ def record(
     manifest = bundle.manifest
     if manifest.task == "regression" and error_scale is None:
         raise ConfigError("regression cannot be recorded", key="error_scale", why="no error scale is given")
-    session = _Session(manifest, runner, clock, codecs)
+    session = _Session(bundle, runner, clock, codecs)
     samples: list[_Sample] = []
     for image in images:
         samples.append(session.run(image))
@@ -112,9 +113,11 @@ class _Session:
     """Runs samples and remembers what stages and encodings took."""
 
     def __init__(
-        self, manifest: Manifest, runner: Runner, clock: Callable[[], float], codecs: Sequence[str] | None
+        self, bundle: Bundle, runner: Runner, clock: Callable[[], float], codecs: Sequence[str] | None
     ) -> None:
-        self._manifest = manifest
+        self._manifest = manifest = bundle.manifest
+        self._packing, self._unpacking = open_packing(bundle, runner), open_unpacking(bundle, runner)
+        able = self._packing.codecs & self._unpacking.codecs
         self._runner = runner
         self._clock = clock
         self._input: TensorSpec = manifest.boundaries[0].tensors[0]
@@ -124,6 +127,8 @@ class _Session:
             for index, boundary in enumerate(manifest.boundaries)
             for codec in boundary.codecs
             if codecs is None or codec.codec in codecs
+            # What is not right on this machine would be sent by no device like it.
+            if boundary.packer(codec.codec) is None or (index, codec.codec) in able
         ]
         self._encode_ms: list[list[float]] = [[] for _ in self.options]
 
@@ -142,10 +147,14 @@ class _Session:
         remote: list[NDArray[np.float32]] = []
         for column, (boundary, codec) in enumerate(self.options):
             sent = boundaries[boundary]
+            described = self._manifest.boundaries[boundary]
+            packer = described.packer(codec.codec)
             began_ms = self._clock()
-            coded = encode_tensors(sent, codec_name(codec.codec))
+            whole = sent if packer is None else self._packing.run(boundary, packer, sent)
+            coded = encode_tensors(whole, codec_name(codec.codec))
             self._encode_ms[column].append(self._clock() - began_ms)
-            arrived = decode_tensors(coded, self._manifest.boundaries[boundary].tensors)
+            came = decode_tensors(coded, described.tensors if packer is None else packer.tensors)
+            arrived = came if packer is None else self._unpacking.run(boundary, packer, came)
             same = all(np.array_equal(arrived[name], tensor) for name, tensor in sent.items())
             remote.append(outputs[-1] if same else self._finish(boundary, arrived))
         return _Sample(image.source, image.truth, outputs, remote)

@@ -78,3 +78,8 @@ def test_audits_use_what_every_gateway_knows(manifest: Manifest) -> None:
         for index, codec in enumerate(manifest.boundaries[0].codecs)
     )
     assert audit_options([msgspec.structs.replace(manifest.boundaries[0], codecs=smaller)])[0].codec == "u8"
+
+
+def test_audits_send_no_boundary_that_a_packer_made(packed_bundle: Bundle) -> None:
+    chosen = audit_options(packed_bundle.manifest.boundaries)
+    assert [option.codec for option in chosen[1:]] == ["f16", "f16"]

@@ -13,6 +13,7 @@ from edgeexit.bundle import Bundle
 from edgeexit.errors import ConfigError, DataError
 from edgeexit.replay.record import LabelledImage, labelled_images, read_truth, record
 from edgeexit.replay.recording import Recording, load_recording, save_recording
+from edgeexit.runner.selection import open_verified
 from edgeexit.runner.table import TableRunner
 
 
@@ -166,3 +167,28 @@ def test_bad_labels_are_one_clear_error(tmp_path: Path, text: str) -> None:
 def test_a_folder_without_labels_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         read_truth(tmp_path, ("a", "b"))
+
+
+@pytest.mark.litert
+def test_what_packers_make_is_recorded_as_a_gateway_would_answer(packed_bundle: Bundle) -> None:
+    runner, _ = open_verified(packed_bundle)
+    golden = packed_bundle.golden()
+    shown = [
+        LabelledImage(
+            f"{row}.png",
+            np.rint(golden.inputs["image"][row, 0, 0] * 255).astype(np.uint8),
+            float(golden.outputs[-1][row].argmax()),
+        )
+        for row in range(golden.count)
+    ]
+    made = record(packed_bundle, shown, runner, data="golden", clock=clock_ms)
+    quality = dict(
+        zip(
+            [(option.boundary, option.codec) for option in made.note.options],
+            made.option_quality.mean(axis=0),
+            strict=True,
+        )
+    )
+    assert quality[1, "bottleneck8"] >= 15 / 16
+    # Four patches in one lose what the tiny task is about.
+    assert quality[1, "pool4-int8"] < 0.8
