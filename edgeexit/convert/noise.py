@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Iterator
 
 # What each one says on import or at every conversion, and nobody can act on: a switched-off CUDA
-# library (torchao), a deprecation inside torch (torch.utils._pytree).
-_TALKATIVE_LOGGERS = ("torchao", "torch.utils._pytree", "absl")
+# library (torchao), a deprecation inside torch (torch.utils._pytree), what was not folded (onnxscript).
+_TALKATIVE_LOGGERS = ("torchao", "torch.utils._pytree", "absl", "onnxscript", "onnx_ir")
 
 # Read by the native parts of litert-converter; the second one silences a notice about rounding in
 # operations that lowering does not run.

@@ -2,7 +2,7 @@
 
 Source: onnx2tf's README for its flags, and what was seen of its two lines of versions:
 without `-kat` for every input, a state of [1, 65, 192] silently becomes [1, 192, 65];
-without `-osd`, 1.29 writes no signature to bind tensors by;
+without `-osd`, 1.29 writes no signature to bind tensors by; maps that it gives are [1, H, W, C];
 1.29 fetches a sample file for images, unless it lies in the working directory;
 its own quantised files are broken for these networks, so that only its f32 file is taken.
 """
@@ -52,15 +52,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One line of versions of onnx2tf: what it is installed from, and its flags."""
+    """One line of versions of onnx2tf: what it is installed from, and its flags.
+
+    `keeps_maps` says whether maps that a stage gives keep the layout that they have in torch.
+    """
 
     requirements: str
     flags: tuple[str, ...]
+    keeps_maps: bool
 
 
-_NEWER_RECIPE = Recipe("onnx2tf-python3.12.txt", ())
+_NEWER_RECIPE = Recipe("onnx2tf-python3.12.txt", (), keeps_maps=True)
 # Its stages need a signature asked for; the same flag writes a SavedModel, which nobody reads.
-_OLDER_RECIPE = Recipe("onnx2tf-python3.11.txt", ("-osd",))
+_OLDER_RECIPE = Recipe("onnx2tf-python3.11.txt", ("-osd",), keeps_maps=False)
 
 
 class Onnx2tf:
@@ -107,6 +111,14 @@ class Onnx2tf:
 
         Raises: LoweringError, MissingExtra; MissingProgram, ToolError where it cannot be installed.
         """
+        _, recipe = self._chosen()
+        maps = [spec for spec in stage.following if len(spec.shape) == 4]
+        if maps and not recipe.keeps_maps:
+            raise LoweringError(
+                f"this version of onnx2tf gives {maps[0]} with its channels last: install Python 3.12, for"
+                " which there is one that does not",
+                stage=stage.index,
+            )
         # Plain names, which every step keeps as they are; the real ones are put back at the end.
         inputs = {f"input_{i}": spec.name for i, spec in enumerate(stage.inputs)}
         outputs = {f"output_{i}": spec.name for i, spec in enumerate((*stage.following, stage.output))}
