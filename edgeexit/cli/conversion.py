@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+import msgspec
 import typer
 
 from edgeexit.cli.present import show_json
-from edgeexit.errors import ConfigError
+from edgeexit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from edgeexit.bundle.manifest import CodecName
     from edgeexit.cli.material import Material, Told
     from edgeexit.convert.lowering import LoweringName
     from edgeexit.convert.plan import ConversionPlan, LabelledSet, VariantName
+
+
+# A table of 64 stages with 16 variants each is about 300 kB.
+_TABLE_CAP_BYTES = 4 * 2**20
 
 
 def say(*lines: str) -> None:
@@ -32,6 +37,8 @@ class Wanted:
     variants: tuple[VariantName, ...] | None
     codecs: tuple[CodecName, ...] | None
     back_end: LoweringName
+    mixture_loss: float | None = None
+    mixture_times: tuple[tuple[str, tuple[float | None, ...]], ...] = ()
 
     def of(self, plan: ConversionPlan) -> ConversionPlan:
         """The plan with all of it. Raises: ConfigError."""
@@ -40,6 +47,8 @@ class Wanted:
             name=self.name or plan.name,
             variants=self.variants or plan.variants,
             codecs=self.codecs or plan.codecs,
+            mixture_loss=self.mixture_loss,
+            mixture_times=self.mixture_times,
         )
 
 
@@ -59,6 +68,30 @@ def read_wanted(name: str | None, variants: str | None, codecs: str | None, back
         cast("tuple[CodecName, ...]", sent) if sent else None,
         cast("LoweringName", known),
     )
+
+
+def read_times(path: Path) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+    """What each stage takes in each variant, of a table that `edgeexit bench --on BUNDLE --json` printed.
+
+    Raises: DataError.
+    """
+    from edgeexit.cli.bench_bundle import BenchTable
+
+    try:
+        if path.stat().st_size > _TABLE_CAP_BYTES:
+            raise DataError(f"{path} is refused", file=str(path), why=f"over {_TABLE_CAP_BYTES} bytes")
+        table = msgspec.json.decode(path.read_bytes(), type=BenchTable)
+    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise DataError(
+            f"{path} holds no times",
+            file=str(path),
+            why=str(error),
+            fix="write there what edgeexit bench --on BUNDLE --json prints on the board",
+        ) from error
+    names = dict.fromkeys(row.variant for row in table.rows)
+    stages = sorted({row.stage for row in table.rows})
+    taken = {(row.stage, row.variant): row.median_ms if row.passed else None for row in table.rows}
+    return tuple((name, tuple(taken.get((stage, name)) for stage in stages)) for name in names)
 
 
 def carry_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -151,6 +152,21 @@ def convert(
     back_end: Annotated[
         str, typer.Option(help="What lowers the stages.", rich_help_panel=_BUNDLE)
     ] = "litert-torch",
+    mixture_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Seek the fastest mixture of variants that loses at most this fraction at every exit:"
+            " 0.005 is half a point.",
+            rich_help_panel=_BUNDLE,
+        ),
+    ] = None,
+    mixture_times: Annotated[
+        Path | None,
+        typer.Option(
+            help="Times of the board it is for: what edgeexit bench --on BUNDLE --json printed there.",
+            rich_help_panel=_BUNDLE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, write nothing.", rich_help_panel=_BUNDLE)
     ] = False,
@@ -163,12 +179,16 @@ def convert(
 
     The plan is shown first. A conversion that was stopped goes on from its finished steps.
     """
-    from edgeexit.cli.conversion import carry_out, read_wanted
+    from edgeexit.cli.conversion import carry_out, read_times, read_wanted
     from edgeexit.cli.material import Told
     from edgeexit.cli.sources.opened import Asked
     from edgeexit.cli.sources.settings import branches, depths, image_shape
 
-    wanted = read_wanted(name, variants, codecs, back_end)
+    wanted = replace(
+        read_wanted(name, variants, codecs, back_end),
+        mixture_loss=mixture_loss,
+        mixture_times=() if mixture_times is None else read_times(mixture_times),
+    )
     finals = branches(final, key="final")
     asked = Asked(
         after=depths(after),

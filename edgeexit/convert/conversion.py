@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import BoundaryCodec
 from edgeexit.bundle.write import require_room
@@ -29,6 +31,7 @@ from edgeexit.convert.key import (
     weights_digest,
 )
 from edgeexit.convert.lowering import LiteRTTorch, Lowering
+from edgeexit.convert.mixture import choose_mixture
 from edgeexit.convert.parity import Reference, references
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, check_set, evenly, network_input
 from edgeexit.convert.progress import Progress, Step, Steps, silent
@@ -81,10 +84,11 @@ def convert(
             variants.append(maker.make(name, variants[0] if variants else None))
         variants = _consistent(plan, variants)
         codecs = _codecs(plan, stages, lowered, calibration, kept, steps)
+        mixture = _mixture(plan, stages, variants, samples, calibration, kept, steps)
         with steps.step("write", 1):
             golden = golden_vectors(stages, samples, plan.golden_samples)
             origin = Origin(tools, weights_digest(network), data_digest(calibration))
-            bundle = write(plan, stages, variants, codecs, golden, origin, out)
+            bundle = write(plan, stages, variants, codecs, golden, origin, out, preferred=mixture)
         report = ConversionReport(
             schema=REPORT_SCHEMA,
             key=key,
@@ -97,6 +101,7 @@ def convert(
             test_samples=0 if test is None else len(test.images),
             stages=tuple(_row(stage, variants, codecs[stage.index]) for stage in stages),
             times=steps.times,
+            mixture=mixture,
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
     store_report(out, report)
@@ -191,6 +196,52 @@ def _codecs(
         ]
         found = kept.file("codecs", parts, measure).read_bytes()
         return msgspec.json.decode(found, type=tuple[tuple[BoundaryCodec, ...], ...])
+
+
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """Some images of a set, with their answers. Shapes: images (n, C, H, W), targets (n,)."""
+
+    images: NDArray[np.generic]
+    targets: NDArray[np.generic]
+
+
+def _mixture(
+    plan: ConversionPlan,
+    stages: Sequence[SlicedStage],
+    variants: Sequence[MeasuredVariant],
+    samples: Sequence[Sequence[Reference]],
+    calibration: LabelledSet,
+    kept: KeptSteps,
+    steps: Steps,
+) -> tuple[str, ...]:
+    """The variant to prefer at each stage, as the plan asks for it; empty where it does not."""
+    most_loss = plan.mixture_loss
+    if most_loss is None:
+        return ()
+    subset = evenly(len(calibration.images), plan.codec_samples)
+    some = _Some(calibration.images[subset], calibration.targets[subset])
+
+    def search() -> bytes:
+        found = choose_mixture(
+            stages,
+            variants,
+            samples,
+            some,
+            most_loss=most_loss,
+            task=plan.task,
+            error_scale=plan.quality_scale,
+            times_ms=dict(plan.mixture_times) or None,
+        )
+        return msgspec.json.encode(found.variants)
+
+    parts = [
+        *(path.name for variant in variants for path in variant.models),
+        arrays_digest({"images": some.images, "targets": some.targets}),
+        f"{plan.task} {plan.quality_scale} {most_loss} {plan.mixture_times}",
+    ]
+    with steps.step("mixture", 1):
+        return msgspec.json.decode(kept.file("mixture", parts, search).read_bytes(), type=tuple[str, ...])
 
 
 def _row(

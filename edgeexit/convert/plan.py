@@ -113,6 +113,10 @@ class ConversionPlan:
     # None takes a tenth of `error_scale`, as for the agreement of variants.
     inconsistency_tolerance: float | None = None
     risk_delta: float = 0.1
+    # How much quality an exit may lose, as a fraction, to the fastest mixture of variants; None seeks none.
+    mixture_loss: float | None = None
+    # Milliseconds of each stage by variant, from the board that it is for; empty times them here.
+    mixture_times: tuple[tuple[str, tuple[float | None, ...]], ...] = ()
     # Interpreters running side by side while whole sets are answered; None takes every core.
     workers: int | None = None
 
@@ -140,6 +144,11 @@ class ConversionPlan:
             ("parity_samples", self.parity_samples < 1, "at least 1 is needed"),
             ("golden_samples", self.golden_samples < LEAST_GOLDEN, f"at least {LEAST_GOLDEN} are needed"),
             ("codec_samples", self.codec_samples < 1, "at least 1 is needed"),
+            (
+                "mixture_loss",
+                self.mixture_loss is not None and not 0.0 <= self.mixture_loss < 1.0,
+                "it lies from 0 to below 1: 0.005 is half a point",
+            ),
             *self._task_rules(),
         ):
             if refused:

@@ -153,6 +153,10 @@ def _steps(
     steps.append(
         PlannedStep("codecs", f"{sent:,} images, {count} codecs of boundaries", sent * (whole + lossy))
     )
+    if plan.mixture_loss is not None:
+        places = len(stages) * len(plan.variants)
+        what = f"{sent:,} images through up to {places} files, again where beginnings differ"
+        steps.append(PlannedStep("mixture", what, sent * whole * len(plan.variants)))
     steps.append(PlannedStep("write", "golden vectors, manifest, digests", 0))
     return steps
 

@@ -55,7 +55,10 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """A whole conversion. `key` names what went in, `digest` what came out; `created` when, if known."""
+    """A whole conversion. `key` names what went in, `digest` what came out; `created` when, if known.
+
+    `mixture` is the variant that the bundle prefers at each stage; empty where none was sought.
+    """
 
     schema: int
     key: str
@@ -70,6 +73,7 @@ class ConversionReport:
     times: tuple[StepTime, ...]
     already_converted: bool = False
     created: str | None = None
+    mixture: tuple[str, ...] = ()
 
     def found_again(self) -> ConversionReport:
         """The same report, saying that nothing had to be done."""
@@ -149,6 +153,7 @@ def render(report: ConversionReport) -> str:
             "difference: to the float network, largest in any tensor; at exit: relative to the exit's largest"
             " output; lost and agreement: against f32",
             f"accuracy on: {measured}",
+            *([f"preferred by stage: {', '.join(report.mixture)}"] if report.mixture else []),
             "boundaries, as they may travel:",
             *codecs,
         ]
