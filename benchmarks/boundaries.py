@@ -1,6 +1,6 @@
 """What each boundary costs to send: accuracy at the last exit against bytes, beside image files of the input.
 
-    python -m benchmarks.boundaries [--quick] [--page]
+    python -m benchmarks.boundaries [--quick] [--samples N] [--page]
 
 The network is a small ViT with three exits on canvases of 224 × 224 pixels (`benchmarks/_canvas.py`); it and
 the bottlenecks of its boundaries are trained once, and kept under build/. Every payload is made by the codecs
@@ -16,7 +16,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
@@ -340,6 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a small network, hardly trained: does it run?")
     parser.add_argument("--page", action="store_true", help="make table and plot of the published result")
     parser.add_argument("--work", type=Path, default=BUILD, help="where trained weights are kept")
+    parser.add_argument("--samples", type=int, help="how many test canvases are sent")
     options = parser.parse_args(arguments)
     if options.page:
         from benchmarks._boundaries_page import write
@@ -348,6 +349,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     torch.set_num_threads(1)
     extent = QUICKLY if options.quick else WHOLE
+    if options.samples is not None:
+        extent = replace(extent, samples=options.samples)
     result = measure(extent, fashion_mnist(), options.work)
     publish("boundaries_quick" if options.quick else "boundaries", result)
     return 0
