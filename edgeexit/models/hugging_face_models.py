@@ -52,8 +52,8 @@ def from_cache(name: str) -> nn.Module:
         ) from error
 
 
-def random_weights(name: str, *, download: bool) -> nn.Module:
-    """The architecture of a folder or a name, with weights that mean nothing.
+def random_weights(name: str, *, seed: int, download: bool) -> nn.Module:
+    """The architecture of a folder or a name, with weights that mean nothing, drawn from `seed`.
 
     With `download` its config.json may be fetched. Raises: DataError, CannotCut, MissingExtra.
     """
@@ -65,7 +65,9 @@ def random_weights(name: str, *, download: bool) -> nn.Module:
         (architecture,) = config.architectures or ("",)
         if architecture not in KNOWN:
             raise CannotCut(model=architecture or name, why=f"its class is none of {', '.join(KNOWN)}")
-        model = getattr(transformers, architecture)(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = getattr(transformers, architecture)(config)
     except _UNREADABLE as error:
         raise DataError(
             f"the architecture of {name} is not on this machine",

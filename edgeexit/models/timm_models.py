@@ -104,13 +104,18 @@ def from_cache(name: str) -> nn.Module:
     raise _not_here(name, f"{place} was not fetched before")
 
 
-def random_weights(name: str) -> nn.Module:
-    """An architecture of timm with weights that mean nothing. Raises: ConfigError, MissingExtra."""
+def random_weights(name: str, *, seed: int) -> nn.Module:
+    """An architecture of timm with weights that mean nothing, drawn from `seed`.
+
+    Raises: ConfigError, MissingExtra.
+    """
     _require()
     import timm
 
     _require_known(name)
-    return _module(timm.create_model(name, pretrained=False))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _module(timm.create_model(name, pretrained=False))
 
 
 def _hub_place(name: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from edgeexit.bundle import open_bundle
+from edgeexit.models import timm_models
 from edgeexit.models.torchvision_operators import make_importable
 from edgeexit.models.vit import ViTConfig, vit
 
@@ -231,6 +232,9 @@ def test_a_published_model_is_not_fetched_unless_asked(say: Say, photos: Path, t
     shown = say("convert", "timm:vit_tiny_patch16_224", *words, *exits, "--random-weights", "--json")
     assert shown.code == 0, shown.err
     plan = json.loads(shown.out)
+    same = [timm_models.random_weights("vit_tiny_patch16_224", seed=seed).state_dict() for seed in (3, 3, 4)]
+    assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
+    assert not torch.equal(same[0]["patch_embed.proj.weight"], same[2]["patch_embed.proj.weight"])
     assert plan["untrained"] == [0, 1, 2]
     assert plan["stages"][1]["tensors"] == ["tokens[1, 197, 192] float32"]
     assert {"codec": "int8", "payload_bytes": 38_000} in [

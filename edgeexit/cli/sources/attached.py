@@ -94,7 +94,7 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
         if asked.weights is not None:
             return timm_models.from_file(name, asked.weights)
         if asked.random_weights:
-            return timm_models.random_weights(name)
+            return timm_models.random_weights(name, seed=asked.seed)
         return timm_models.from_hub(name) if asked.download else timm_models.from_cache(name)
     if library == HUGGING_FACE:
         if asked.weights is not None:
@@ -104,7 +104,7 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
                 fix="name the folder that save_pretrained wrote: hf:FOLDER",
             )
         if asked.random_weights:
-            return hugging_face_models.random_weights(name, download=False)
+            return hugging_face_models.random_weights(name, seed=asked.seed, download=False)
         known = hugging_face_models
         return known.from_hub(name) if asked.download else known.from_cache(name)
     raise ConfigError(
