@@ -122,9 +122,9 @@ class MqttSession:
         self._fileno = sock.fileno()
 
     def enqueue(self, topic: str, payload: bytes, qos: int, retain: bool, packed: bytes) -> None:
-        """Queue a PUBLISH with these packed properties; callers take turns.
+        """Send a PUBLISH with these packed properties, or queue it; callers take turns, and flush after it.
 
-        Raises: LinkDown, NoCredit, WireError: nothing was queued.
+        Raises: LinkDown, NoCredit, WireError: nothing was sent or queued.
         """
         waiting_bytes = self._queued_bytes()
         if waiting_bytes and waiting_bytes + len(payload) > self._config.backlog_cap_bytes:
