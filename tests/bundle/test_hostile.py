@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
@@ -119,6 +120,26 @@ def nan_weights(tree: schema.ModelT) -> None:
 def flex_operator(tree: schema.ModelT) -> None:
     kind = tree.operatorCodes[0]
     kind.customCode, kind.builtinCode, kind.deprecatedBuiltinCode = b"FlexConv2D", 32, 32
+
+
+def called_onnx(content: Callable[[bytes], bytes]) -> Spoil:
+    """A first model that is called an ONNX one, and named rightly."""
+
+    def spoil(root: Path) -> None:
+        with_model(content)(root)
+        with_value("stages.0.variants.0.format", "onnx")(root)
+
+    return spoil
+
+
+@cache
+def foreign_onnx() -> bytes:
+    """An operator of somebody's own library."""
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Steal", ["x"], ["y"], domain="com.evil")], "g", [], []
+    )
+    opsets = [onnx.helper.make_opsetid("com.evil", 1)]
+    return bytes(onnx.helper.make_model(graph, opset_imports=opsets).SerializeToString())
 
 
 def absurd_tensor(tree: schema.ModelT) -> None:
@@ -266,6 +287,8 @@ CASES = [
     Case("NaN weights", rewritten(nan_weights), UnsafeModel, "NaN"),
     Case("Flex operator", rewritten(flex_operator), UnsafeModel, "FlexConv2D"),
     Case("tensor of 1e18 elements", rewritten(absurd_tensor), UnsafeModel, "shape"),
+    Case("no ONNX file", called_onnx(lambda model: model), UnsafeModel, ""),
+    Case("foreign operator in an ONNX file", called_onnx(lambda _: foreign_onnx()), UnsafeModel, "com.evil"),
     Case("archive for a bundle", archive_for_a_bundle, BundleError, "a bundle is a directory"),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
