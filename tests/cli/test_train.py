@@ -80,9 +80,11 @@ def test_a_folder_of_ones_own_is_trained_on_and_evaluated(say: Say, tmp_path: Pa
 def test_finished_weights_are_found_again_and_a_recipe_names_its_newest(say: Say, tmp_path: Path) -> None:
     words = ("--work", tmp_path, "--seconds", 60)
     assert "not trained yet" in say("evaluate", RECIPE, "--work", tmp_path).err
-    first = say("train", RECIPE, *words)
+    first = say("train", RECIPE, *words, "--tensorboard", tmp_path / "board")
     assert first.code == 0, first.err
     assert "loss by exit" in first.err
+    (events,) = (tmp_path / "board").iterdir()
+    assert b"loss/exit_2" in events.read_bytes()
     again = say("train", RECIPE, *words)
     assert "already done" in again.err
     assert again.out == first.out
@@ -91,6 +93,31 @@ def test_finished_weights_are_found_again_and_a_recipe_names_its_newest(say: Say
     assert "exit 2:" in judged.out
     anew = say("train", RECIPE, *words, "--no-resume")
     assert "already done" not in anew.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--method", "frozen"),
+        ("--method", "layer-wise"),
+        ("--method", "backbone-first", "--distil"),
+        ("--rescale", "--optimizer", "sgd", "--learning-rate", 0.05),
+        ("--weigh", "--optimizer", "sgd", "--learning-rate", 0.05),
+        ("--maps", "own"),
+        ("--maps", "last", "--method", "joint"),
+        ("--cutmix", 1.0, "--mixup", 0.2),
+        ("--after", "1,2", "--branch", "mlp_mixer"),
+    ],
+)
+def test_every_way_of_training_is_reached_by_its_option(
+    say: Say, tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    done = say("train", RECIPE, "--work", tmp_path, "--epochs", 0.5, "--json", *words)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["trained"]["samples"] == 128
+    plain = say("train", RECIPE, "--work", tmp_path, "--epochs", 0.5, "--json")
+    assert json.loads(plain.out)["trained"] is not None  # other settings, other weights
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize(
