@@ -22,6 +22,7 @@ from edgeexit.bundle.encoding import decode_manifest
 from edgeexit.bundle.golden import decode_golden
 from edgeexit.bundle.minisign import decode_signature, encode_signature, parse_public_key
 from edgeexit.bundle.onnx import check_onnx_bytes
+from edgeexit.bundle.packer_golden import decode_packer_golden
 from edgeexit.bundle.secret_key import parse_secret_key
 from edgeexit.bundle.sign import read_statement
 from edgeexit.bundle.store import DIGEST_FILE, digest_line, open_bundle
@@ -31,6 +32,7 @@ from edgeexit.errors import BundleError, KeyFileError, SignatureError
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_bundle"
+PACKED = DATA / "packed_bundle"
 MANIFEST = "manifest.json"
 
 
@@ -87,6 +89,13 @@ def golden(data: bytes) -> None:
         decode_golden(data, sound, file="fuzz")
 
 
+def packer(data: bytes) -> None:
+    """Golden vectors of a packer, held against a sound manifest."""
+    sound = decode_manifest((PACKED / MANIFEST).read_bytes())
+    with contextlib.suppress(BundleError):
+        decode_packer_golden(data, sound.packers()[0], classes=sound.exits[-1].output.shape[-1])
+
+
 def bundle(data: bytes) -> None:
     """A whole bundle, one file of it these bytes, rightly named: the first byte says which."""
     which, content = data[:1], data[1:]
@@ -136,6 +145,11 @@ def _onnx() -> list[bytes]:
     return [bytes(made.SerializeToString())]
 
 
+def _packers() -> list[bytes]:
+    sound = decode_manifest((PACKED / MANIFEST).read_bytes())
+    return [(PACKED / each.golden.file).read_bytes() for each in sound.packers()]
+
+
 def _bundles() -> list[bytes]:
     golden_file = TINY / "golden" / "golden.safetensors"
     return [
@@ -148,9 +162,10 @@ def _bundles() -> list[bytes]:
 TARGETS = {
     "model": Target(model, _models),
     "onnx": Target(onnx, _onnx),
-    "manifest": Target(manifest, lambda: _files(TINY / MANIFEST)),
+    "manifest": Target(manifest, lambda: _files(TINY / MANIFEST, PACKED / MANIFEST)),
     "signature": Target(signature, lambda: _files(*sorted((DATA / "minisign").glob("*.minisig")))),
     "key": Target(key, lambda: _files(DATA / "minisign" / "public.pub")),
     "golden": Target(golden, lambda: _files(TINY / "golden" / "golden.safetensors")),
+    "packer": Target(packer, _packers),
     "bundle": Target(bundle, _bundles),
 }
