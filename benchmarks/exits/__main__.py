@@ -30,7 +30,7 @@ from benchmarks.exits.settings import FULL, FULL_SEEDS, PARTS, QUICK, Part, Sett
 from benchmarks.exits.summary import BranchRow, Figure, MethodRow, branch_rows, figure, keys, method_rows
 from benchmarks.exits.tasks import classification, regression
 from benchmarks.exits.timing import Timed, timed_parts
-from benchmarks.exits.ways import LONGER, WAYS
+from benchmarks.exits.ways import LONGER, LONGER_WAYS, WAYS, Way
 from benchmarks.results import publish
 from edgeexit.errors import EdgeExitError
 from edgeexit.models.branch_config import AnswerConfig
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, help="CPU minutes for each part, about")
     parser.add_argument("--seeds", type=int, help="of every part; each part's own number without it")
+    parser.add_argument("--longer", action="store_true", help="teach at three times the canvases, too")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; ranks nothing")
     parser.add_argument("--untimed", action="store_true", help="convert and time nothing")
     options = parser.parse_args(arguments)
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.part,
             seeds=seeds,
             minutes=minutes,
+            longer=options.longer,
             quick=options.quick,
             timed=not options.untimed,
             folder=FOLDER,
@@ -87,11 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EdgeExitError as error:
         fix = "" if error.fix is None else f"\n  fix: {error.fix}"
         sys.exit(f"error: {error}{fix}")
-    publish(result_name(options.part, seeds=seeds, minutes=minutes, quick=options.quick), result)
+    name = result_name(options.part, seeds=seeds, minutes=minutes, longer=options.longer, quick=options.quick)
+    publish(name, result)
 
 
 def run(
-    parts: Sequence[Part], *, seeds: int | None, minutes: float | None, quick: bool, timed: bool, folder: Path
+    parts: Sequence[Part],
+    *,
+    seeds: int | None,
+    minutes: float | None,
+    longer: bool,
+    quick: bool,
+    timed: bool,
+    folder: Path,
 ) -> Result:
     """These parts with seeds from 0 on, so many or each part's own number. Raises: EdgeExitError."""
     torch.set_num_threads(1)
@@ -109,7 +119,8 @@ def run(
     alone: dict[str, Figure] = {}
     for part, settings in chosen.items():
         if part == "methods":
-            rows, alone = _methods(settings, counts[part], cells)
+            ways = (*WAYS, *LONGER_WAYS) if longer else WAYS
+            rows, alone = _methods(ways, settings, counts[part], cells)
             continue
         make = classification if part == "branches-classification" else regression
         by_seed = [branch_cells(settings, make(settings, seed), seed, cells) for seed in range(counts[part])]
@@ -136,12 +147,15 @@ def run(
     )
 
 
-def result_name(parts: Sequence[str], *, seeds: int | None, minutes: float | None, quick: bool) -> str:
+def result_name(
+    parts: Sequence[str], *, seeds: int | None, minutes: float | None, longer: bool, quick: bool
+) -> str:
     """The file that a run writes: only the whole one at full length is the published result."""
     length = "quick" if quick else None if minutes is None else f"{minutes:g}-minutes"
     count = None if seeds is None else f"{seeds}-seeds"
+    more = "longer" if longer else None
     some = () if set(parts) == set(PARTS) else sorted(parts)
-    return "-".join(word for word in ("exits", length, count, *some) if word is not None)
+    return "-".join(word for word in ("exits", length, count, more, *some) if word is not None)
 
 
 def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Settings:
@@ -150,15 +164,18 @@ def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Set
     return FULL if minutes is None else within(minutes, part, seeds)
 
 
-def _methods(settings: Settings, seeds: int, cells: Cells) -> tuple[tuple[MethodRow, ...], dict[str, Figure]]:
-    found: dict[str, list[MethodCell]] = {way.name: [] for way in WAYS}
-    alone: dict[str, list[MethodCell]] = {"alone": [], "alone_longer": []}
+def _methods(
+    ways: Sequence[Way], settings: Settings, seeds: int, cells: Cells
+) -> tuple[tuple[MethodRow, ...], dict[str, Figure]]:
+    found: dict[str, list[MethodCell]] = {way.name: [] for way in ways}
+    factors = {way.alone: LONGER if way.alone == "alone_longer" else 1 for way in ways}
+    alone: dict[str, list[MethodCell]] = {name: [] for name in factors if name is not None}
     for seed in range(seeds):
         task = classification(settings, seed)
-        alone["alone"].append(alone_cell(settings, task, seed, cells))
-        for way in WAYS:
+        for way in ways:
             found[way.name].append(method_cell(way, settings, task, seed, cells))
-        alone["alone_longer"].append(alone_cell(settings, task, seed, cells, LONGER))
+        for name, each in alone.items():
+            each.append(alone_cell(settings, task, seed, cells, factors[name]))
     accuracies = {
         name: figure([100.0 * (cell.exits[0].accuracy or 0.0) for cell in each])
         for name, each in alone.items()

@@ -26,7 +26,7 @@ BEGIN = "<!-- made by python -m benchmarks.exits.page -->"
 # What the plot of methods shows: all of them would lie over each other.
 DRAWN = (
     *("joint", "frozen", "self_distillation", "joint_sgd", "l2w_den"),
-    *("joint_longer", "self_distillation_longer", "backbone_first_distilled_longer"),
+    *("joint_longer", "self_distillation_longer"),
 )
 # Whose losses are drawn.
 LEARNING = ("joint", "self_distillation", "joint_longer", "self_distillation_longer", "joint_sgd", "l2w_den")

@@ -117,6 +117,10 @@ WAYS: tuple[Way, ...] = (
         factor=WEIGHTING_COST,
         alone=None,
     ),
+)
+
+# The same for longer.
+LONGER_WAYS: tuple[Way, ...] = (
     Way(
         "joint_longer",
         "joint, three times the canvases",
@@ -128,15 +132,6 @@ WAYS: tuple[Way, ...] = (
         "self_distillation_longer",
         "self_distillation, three times the canvases",
         Objective(distillation=TAUGHT),
-        against="joint_longer",
-        taught=True,
-        factor=LONGER,
-        alone="alone_longer",
-    ),
-    Way(
-        "backbone_first_distilled_longer",
-        "backbone_first_distilled, three times the canvases",
-        Objective(BackboneFirst(), distillation=TAUGHT),
         against="joint_longer",
         taught=True,
         factor=LONGER,

@@ -20,7 +20,7 @@ from benchmarks.exits.methods import MethodCell, at_share
 from benchmarks.exits.settings import FULL, FULL_MINUTES, FULL_SEEDS, PARTS, QUICK, within
 from benchmarks.exits.summary import Figure, figure, keys, method_rows
 from benchmarks.exits.timing import BLOCK, timed_parts
-from benchmarks.exits.ways import WAYS
+from benchmarks.exits.ways import LONGER_WAYS, WAYS
 from edgeexit.errors import DataError
 from edgeexit.models.branch_config import AnswerConfig
 from edgeexit.training.report import ExitQuality
@@ -37,13 +37,14 @@ def numbers(value: object) -> Iterator[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_run_has_its_keys_and_a_second_one_makes_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(exits, "FOLDER", tmp_path / "cells")
-    exits.main(["--quick", "--untimed", "--seeds", "2"])
-    published = json.loads((tmp_path / "results" / "exits-quick-2-seeds.json").read_text())
+    exits.main(["--quick", "--untimed", "--longer", "--seeds", "2"])
+    published = json.loads((tmp_path / "results" / "exits-quick-2-seeds-longer.json").read_text())
     for key in (
         *("seeds", "branches", "methods", "final_exit_loss_points", "loss_at_53_percent_points"),
         "best_method_gain_points",
@@ -57,7 +58,7 @@ def test_a_run_has_its_keys_and_a_second_one_makes_nothing_again(
         }
         assert all(row[quality]["sd"] is not None and len(row[quality]["each"]) == 2 for row in rows)
         assert all(row["macs_to_exit"] > row["macs"] > 0 and row["parameters"] > 0 for row in rows)
-    assert [row["method"] for row in published["methods"]] == [way.name for way in WAYS]
+    assert [row["method"] for row in published["methods"]] == [way.name for way in (*WAYS, *LONGER_WAYS)]
     joint = published["methods"][0]
     assert joint["gain_points"]["each"] == [0.0, 0.0]
     assert len({tuple(each["macs"] for each in row["exits"]) for row in published["methods"]}) == 1
@@ -109,14 +110,18 @@ def test_minutes_decide_how_much_is_trained() -> None:
 
 
 def test_only_the_whole_run_is_the_published_one() -> None:
-    assert exits.result_name(PARTS, seeds=None, minutes=None, quick=False) == "exits"
-    others = [
-        exits.result_name(PARTS, seeds=None, minutes=None, quick=True),
-        exits.result_name(PARTS, seeds=None, minutes=10.0, quick=False),
-        exits.result_name(PARTS, seeds=2, minutes=None, quick=False),
-        exits.result_name(["methods"], seeds=None, minutes=10.0, quick=False),
-        exits.result_name(["methods"], seeds=None, minutes=None, quick=False),
-    ]
+    def name(
+        parts: Sequence[str] = PARTS,
+        *,
+        seeds: int | None = None,
+        minutes: float | None = None,
+        longer: bool = False,
+        quick: bool = False,
+    ) -> str:
+        return exits.result_name(parts, seeds=seeds, minutes=minutes, longer=longer, quick=quick)
+
+    assert name() == "exits"
+    others = [name(quick=True), name(minutes=10.0), name(seeds=2), name(longer=True), name(["methods"])]
     assert len({"exits", *others}) == 6
 
 
