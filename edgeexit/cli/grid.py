@@ -57,6 +57,7 @@ class GridWords:
     devices: int = 1
     workers: int = 1
     queue: str = QueueOrder.FIRST_COME.value
+    bytes_per_s: float | None = None
 
 
 def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
@@ -72,6 +73,8 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
     for budget_ms in words.deadlines_ms:
         if not 0.0 < budget_ms < float("inf"):
             raise ConfigError(f"a deadline of {budget_ms:g} ms", key="deadline-ms", fix="more than 0")
+    if words.bytes_per_s is not None and not 0.0 < words.bytes_per_s < float("inf"):
+        raise ConfigError(f"{words.bytes_per_s:g} bytes a second", key="bytes-per-s", fix="more than 0")
     if not 0.0 < words.scale < float("inf"):
         raise ConfigError(f"a scale of {words.scale:g}", key="scale", fix="a factor above 0")
     profile = cost_profile(words, recording)
@@ -153,6 +156,7 @@ def _row(words: GridWords, profile: CostProfile, link: Link) -> GridRow:
         outages=words.outages,
         byte_price=words.byte_price,
     )
+    row = replace(row, scenario=replace(row.scenario, bytes_per_s=words.bytes_per_s))
     if words.devices > 1:
         fleet = Fleet(words.devices, words.workers, QueueOrder(words.queue))
         named = replace(row.scenario, name=f"{row.scenario.name}|{fleet.name}")

@@ -66,6 +66,10 @@ def simulate(
         str, typer.Option(help="Which request is served first: first-come, earliest-deadline.")
     ] = "first-come",
     byte_price: Annotated[float, typer.Option(min=0.0, help="Quality that one uplink byte must buy.")] = 0.0,
+    bytes_per_s: Annotated[
+        float | None,
+        typer.Option(help="Long-run budget of payload bytes, kept by a price that rises and falls."),
+    ] = None,
     drift: Annotated[
         float | None,
         typer.Option(help="Share of samples whose early exits turn wrong half-way; shows what notices it."),
@@ -107,6 +111,7 @@ def simulate(
         devices=devices,
         workers=workers,
         queue=queue,
+        bytes_per_s=bytes_per_s,
     )
     rows = grid_of(words, loaded)
     if drift is not None:

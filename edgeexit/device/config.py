@@ -75,14 +75,16 @@ class BrokerConfig(_Settings, frozen=True, kw_only=True):
 class OffloadConfig(_Settings, frozen=True, kw_only=True):
     """Whether and how gateways are asked.
 
-    `byte_price` is the quality that one uplink byte must buy. `pool` lets the broker pick a gateway where
-    none says that it is there; `qos` is that of tensors.
+    `byte_price` is the quality that one uplink byte must buy; with `bytes_per_s` a further price rises and
+    falls so that payloads come to so many bytes a second in the long run. `pool` lets the broker pick a
+    gateway where none says that it is there; `qos` is that of tensors.
     """
 
     enabled: bool = True
     pool: bool = False
     qos: Literal[0, 1] = 0
     byte_price: float = 0.0
+    bytes_per_s: float | None = None
 
 
 GuaranteeName = Literal["accuracy-drop", "inconsistency"]
@@ -95,13 +97,16 @@ class PolicyConfig(_Settings, frozen=True, kw_only=True):
     With `epsilon`, the bundle's risk control certified for that risk (or the nearest stricter one) lets
     frames leave early; `hedged-gain` only. `guarantee` says which risk: answers lost against the last
     exit, or answers that are not the last exit's. `audit_fraction` is the share of frames that gateways
-    are asked about, to notice when the guarantee no longer holds; 0 turns that off.
+    are asked about, to notice when the guarantee no longer holds; 0 turns that off. With `power_mw`, and
+    a sensor that tells the board's power, stages have a price that keeps what they use to so many
+    milliwatts in the long run.
     """
 
     name: PolicyName = "hedged-gain"
     epsilon: float | None = None
     guarantee: GuaranteeName = "accuracy-drop"
     audit_fraction: float = AUDIT_FRACTION
+    power_mw: float | None = None
 
 
 class PlayConfig(_Settings, frozen=True, kw_only=True):
@@ -242,6 +247,12 @@ def _check(config: DeviceConfig, *, file: str) -> None:
         raise refuse("results.cap_bytes", "a results file holds at least 4096 bytes")
     if not 0.0 <= config.offload.byte_price < float("inf"):
         raise refuse("offload.byte_price", "a price is zero or more, and finite")
+    for key, long_run in (
+        ("offload.bytes_per_s", config.offload.bytes_per_s),
+        ("policy.power_mw", config.policy.power_mw),
+    ):
+        if long_run is not None and not 0.0 < long_run < float("inf"):
+            raise refuse(key, "a long-run budget is above zero, and finite")
     if config.policy.epsilon is not None and config.policy.name != "hedged-gain":
         raise refuse("policy.epsilon", "only hedged-gain leaves early under a risk control")
     if not 0.0 <= config.policy.audit_fraction <= 1.0:

@@ -16,6 +16,7 @@ from edgeexit.bundle.store import Bundle, open_bundle
 from edgeexit.decide.budget import LatestBudget
 from edgeexit.decide.drift import Breach
 from edgeexit.decide.latency import LatencyModel
+from edgeexit.decide.spending import Spending
 from edgeexit.device.budgets import BudgetInForce
 from edgeexit.device.capture import Capture
 from edgeexit.device.clock import monotonic_ms
@@ -88,6 +89,11 @@ class Daemon:
         self._control: Control | None = None
         self._guarantee: Guarantee | None = None
         self._guaranteed = config.policy
+        self._spending = Spending(
+            byte_price=config.offload.byte_price,
+            bytes_per_s=config.offload.bytes_per_s,
+            energy_mj_per_s=config.policy.power_mw,
+        )
         self._running = False
 
     def __enter__(self) -> Daemon:
@@ -140,7 +146,7 @@ class Daemon:
             clock=monotonic_ms,
             emit=self._recorder.emit,
             transport=transport,
-            byte_price=config.offload.byte_price,
+            spending=self._spending,
             audits=None if guarantee is None else guarantee.terms,
             packing=None if payloads is None else payloads.packing,
             encode_ms=None if payloads is None else payloads.encode_ms,
@@ -293,6 +299,7 @@ class Daemon:
     def _on_reading(self, readings: Readings) -> None:
         """In the sampling thread: record the reading, publish a snapshot."""
         self._recorder.note(readings)
+        self._spending.power(readings.power_w)
         loop = LoopState(
             budget_ms=self._budgets.budget(readings.at_ms).latency_ms,
             slowdown=self._latency.slowdown.mean,

@@ -16,6 +16,7 @@ from edgeexit.decide.drift import AuditTerms
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
 from edgeexit.decide.link import LinkEstimator
+from edgeexit.decide.spending import Spending
 from edgeexit.engine.audits import Audits
 from edgeexit.engine.deadline import DeadlineTimer
 from edgeexit.engine.frame import Finding, Frame, OpenFrame, Spent
@@ -48,7 +49,7 @@ class _Parts:
     clock: Clock
     judge: Judge
     offloads: Offloads | None
-    byte_price: float
+    spending: Spending
     tell: Tell | None
 
 
@@ -74,7 +75,7 @@ class Engine:
         emit: Callable[[Record], None],
         transport: Transport | None = None,
         link: LinkEstimator | None = None,
-        byte_price: float = 0.0,
+        spending: Spending | None = None,
         audits: AuditTerms | None = None,
         packing: Packers | None = None,
         encode_ms: Mapping[tuple[int, str], float] | None = None,
@@ -105,7 +106,7 @@ class Engine:
             clock=clock,
             judge=judge,
             offloads=offloads,
-            byte_price=byte_price,
+            spending=Spending() if spending is None else spending,
             tell=tell,
         )
         self._emit = emit
@@ -252,6 +253,11 @@ class _Journey:
         if self._failed is not None:
             return self._without_runner(now_ms, flying is not None)
         best = frame.best
+        compute, spending = parts.latency.forecast(now_ms), parts.spending
+        stage_energy_mj: tuple[float, ...] = ()
+        if spending.prices_energy:
+            stages = range(parts.runner.stage_count)
+            stage_energy_mj = spending.stage_energy_mj([compute.median_ms(each, each + 1) for each in stages])
         options, later_options = ((), ()) if flying is not None else self._options(now_ms)
         decision = parts.policy.decide(
             Situation(
@@ -261,13 +267,15 @@ class _Journey:
                 stage_count=parts.runner.stage_count,
                 evidence=None if best is None else best.evidence,
                 prior_quality=parts.judge.prior_quality,
-                compute=parts.latency.forecast(now_ms),
+                compute=compute,
                 link=None if parts.offloads is None else parts.offloads.forecast(now_ms),
                 options=options,
                 later_options=later_options,
                 in_flight=flying,
                 offloads=frame.spent.offloads,
-                byte_price=parts.byte_price,
+                byte_price=spending.byte_price(now_ms),
+                energy_price=spending.energy_price(now_ms),
+                stage_energy_mj=stage_energy_mj,
             )
         )
         frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)
@@ -313,6 +321,7 @@ class _Journey:
             return
         ended_ms = parts.clock()
         parts.latency.observe(stage, ended_ms - began_ms, ended_ms)
+        parts.spending.ran(ended_ms - began_ms)
         if parts.tell is not None:
             parts.tell(StageDone(frame.frame.number, stage, ended_ms - began_ms), ended_ms)
         frame.spent.stages_run += 1
@@ -331,6 +340,8 @@ class _Journey:
         frame.spent.end_network(parts.clock())
         # Refused by our own side (no credit, too large, link just lost): asking again would loop.
         self._may_send = self._flight is not None
+        if self._may_send:
+            parts.spending.sent(option.payload_bytes)
 
     def _wait(self, wait_ms: float | None) -> None:
         frame, began_ms = self._frame, self._parts.clock()

@@ -7,6 +7,7 @@ from math import ceil
 
 from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
 from edgeexit.decide.learner import FrameClosed, Learner, StageDone
+from edgeexit.decide.spending import Spending
 from edgeexit.replay.audits import ReplayedAudits
 from edgeexit.replay.controller import Controller
 from edgeexit.replay.device_link import REPLY_BYTES, DeviceLink, Flight
@@ -51,7 +52,7 @@ class DeviceRun:
         self._decision_ms = scenario.profile.decision_ms
         self._overhead_ms = scenario.profile.overhead_ms
         self._result_bytes = scenario.profile.result_bytes
-        self._byte_price = scenario.byte_price
+        self._spending = Spending(byte_price=scenario.byte_price, bytes_per_s=scenario.bytes_per_s)
         self._ledger = Ledger(world)
         # The frame in hand; `busy` while a stage runs, also one whose frame is answered already.
         self._frame = -1
@@ -208,7 +209,7 @@ class DeviceRun:
             options,
             None if flight is None else InFlight(flight.option, now_ms - flight.sent_ms),
             self._sends,
-            self._byte_price,
+            self._spending.byte_price(now_ms),
             later,
         )
 
@@ -292,6 +293,7 @@ class DeviceRun:
         self._flight = flight
         self._sends += 1
         self._blocked_ms += option.encode_ms
+        self._spending.sent(option.payload_bytes)
         ledger.sends[frame] = self._sends
         ledger.uplink_bytes[frame] += option.payload_bytes
         ledger.offloads.sent += 1

@@ -49,7 +49,8 @@ class ServerModel:
 class Scenario:
     """One row of the grid: a device, its link, its gateways and what is asked of it.
 
-    Units: period_ms, between frames; byte_price, quality that one uplink byte must buy.
+    Units: period_ms, between frames; byte_price, quality that one uplink byte must buy; bytes_per_s, a
+    long-run budget that the device keeps by a price of its own, None without one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Scenario:
     server: ServerModel = field(default_factory=ServerModel)
     outages: tuple[Outage, ...] = ()
     byte_price: float = 0.0
+    bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

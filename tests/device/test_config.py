@@ -104,6 +104,8 @@ def test_a_misspelt_key_names_file_key_and_the_nearest_one(tmp_path: Path) -> No
         (SOURCE + "[policy]\naudit_fraction = 1.5\n", "policy.audit_fraction"),
         (SOURCE + '[policy]\nguarantee = "luck"\n', "policy.guarantee"),
         (SOURCE + "[offload]\nbyte_price = -1.0\n", "offload.byte_price"),
+        (SOURCE + "[offload]\nbytes_per_s = 0.0\n", "offload.bytes_per_s"),
+        (SOURCE + "[policy]\npower_mw = -5.0\n", "policy.power_mw"),
         (SOURCE + '[results]\npath = "r"\ncap_bytes = 10\n', "results.cap_bytes"),
         ("readings_interval_s = 0.0\n" + SOURCE, "readings_interval_s"),
     ],

@@ -20,6 +20,7 @@ from edgeexit.decide.link import LinkEstimator
 from edgeexit.decide.policies.guarded import Guarded
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.decide.risk import NEVER
+from edgeexit.decide.spending import Spending
 from edgeexit.engine import Engine, Frame
 from edgeexit.runner.protocol import StageOutput, Tensors
 from edgeexit.transport import frames, wire
@@ -164,7 +165,8 @@ def rig(
         emit=lambda record: made[0].records.append(record),
         transport=transport,
         link=link,
-        byte_price=1.0,  # no frame is worth an offload of its own: all that is sent are audits
+        # No frame is worth an offload of its own: all that is sent are audits.
+        spending=Spending(byte_price=1.0),
         audits=AuditTerms(fraction) if terms else None,
     )
     made.append(Rig(clock, engine, transport, watch, link))

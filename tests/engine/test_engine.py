@@ -20,6 +20,7 @@ from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudg
 from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import FrameClosed, Observation, Replied, Sent, StageDone
+from edgeexit.decide.spending import Spending
 from edgeexit.engine import Engine, Frame
 from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, RunnerError
 from edgeexit.runner.protocol import StageOutput, Tensors
@@ -193,6 +194,7 @@ def rig(
     runner: ScriptedRunner | None = None,
     budgets: BudgetSource | None = None,
     transport: HandTransport | None = None,
+    spending: Spending | None = None,
 ) -> Iterator[Rig]:
     made: list[Rig] = []
     policy: Policy = ScriptedPolicy(choose)
@@ -205,6 +207,7 @@ def rig(
         clock=clock_ms,
         emit=lambda record: made[0].take(record),
         transport=transport,
+        spending=spending,
     )
     made.append(Rig(engine))
     with engine:
@@ -273,6 +276,24 @@ def test_time_spent_on_a_reply_that_never_comes_is_told(tiny_bundle: Bundle) -> 
         answer = it.answer()
     assert answer.network_ms is not None
     assert 0.0 < answer.network_ms <= answer.latency_ms
+
+
+def test_spending_is_counted_and_priced_where_a_sensor_tells_the_power(tiny_bundle: Bundle) -> None:
+    seen: list[Situation] = []
+
+    def watch(situation: Situation) -> Decision:
+        seen.append(situation)
+        return deepest(situation)
+
+    # A budget so small that the first look after a window finds it broken by far.
+    spending = Spending(energy_mj_per_s=1e-3, bytes_per_s=1.0)
+    spending.power(5.0)
+    spending.energy_price(clock_ms() - 60_000.0)
+    with rig(tiny_bundle, watch, runner=ScriptedRunner(seconds=(0.01, 0.0, 0.0)), spending=spending) as it:
+        it.answer()
+    assert len(seen[0].stage_energy_mj) == STAGES
+    assert seen[0].energy_price == 0.0
+    assert spending.energy_price(clock_ms() + 60_000.0) > 0.0
 
 
 def test_a_budget_that_grows_lets_deeper_stages_run(tiny_bundle: Bundle) -> None:

@@ -169,6 +169,18 @@ def test_frames_that_come_too_fast_are_replaced_by_newer_ones(
     assert (run.emitted_ms[answered] - run.captured_ms[answered]).max() < 2 * 4 * 49.3 * 1.3
 
 
+def test_a_long_run_budget_of_bytes_is_kept(scenario: Scenario, recording: Recording) -> None:
+    longer = replace(scenario, frames=2000)
+    free = simulate(longer, recording, POLICIES["hedged"], 1)
+    seconds = longer.frames * longer.period_ms / 1000.0
+    allowed = 0.3 * float(free.uplink_bytes.sum()) / seconds
+    kept = simulate(replace(longer, bytes_per_s=allowed), recording, POLICIES["hedged"], 1)
+    late = kept.uplink_bytes[longer.frames // 2 :]
+    assert late.sum() / (seconds / 2.0) == pytest.approx(allowed, rel=0.25)
+    floor = simulate(longer, recording, POLICIES["anytime-local"], 1)
+    assert floor.value.mean() < kept.value.mean() <= free.value.mean()
+
+
 def test_a_dead_link_costs_nothing_but_bytes(scenario: Scenario, recording: Recording) -> None:
     dead = replace(scenario, outages=(Outage(0.5, 1e9, OutageKind.LINK),))
     floor = simulate(scenario, recording, POLICIES["anytime-local"], 1)
