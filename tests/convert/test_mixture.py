@@ -7,15 +7,20 @@ import math
 import zlib
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.convert.mixture import EXACT, MeasuredLoss, search_mixture
+from edgeexit.bundle import encode_manifest, open_bundle, write_bundle
+from edgeexit.convert.mixture import EXACT, MeasuredLoss, choose_mixture, search_mixture, time_variants
+from edgeexit.convert.parity import references
 from edgeexit.convert.plan import network_input
 from edgeexit.convert.quantise import quantise
 from edgeexit.convert.slicing import slice_network
-from edgeexit.errors import ConfigError
+from edgeexit.convert.variants import MeasuredVariant
+from edgeexit.errors import ConfigError, ManifestError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +112,61 @@ def test_losses_are_those_of_real_stages_that_feed_each_other(converted: Convert
     # Order of asking changes nothing, whatever was kept from the beginning before.
     assert loss(("int8", "int8")) == generous.losses[1]
     assert loss(("int8",)) == generous.losses[0]
+
+
+def test_a_conversions_own_mixture_reaches_the_manifest_and_its_times_do_not(
+    converted: Converted, tmp_path: Path
+) -> None:
+    stages = slice_network(
+        converted.network, network_input(converted.test.images[:1]), task="classification", classes=4
+    )
+    images = network_input(converted.calibration.images[:2])
+    samples = references(stages, images[:, None])
+    bundle = open_bundle(converted.out)
+    variants = [
+        MeasuredVariant(
+            name=name,
+            models=tuple(
+                bundle.blob_path(next(v.blob for v in stage.variants if v.name == name))
+                for stage in bundle.manifest.stages
+            ),
+            parity=(),
+            agreement=(),
+            accuracy_lost=(),
+            answers=np.zeros((3, 0)),
+            fitted=(),
+            accuracy_test=None,
+            risk_controls=(),
+        )
+        for name in converted.plan.variants
+    ]
+    timed = time_variants(stages, {each.name: each.models for each in variants}, samples[0], runs=3)
+    assert all(len(times) == 3 and min(times) > 0.0 for times in timed.values())
+    found = choose_mixture(
+        stages,
+        variants,
+        samples,
+        converted.test,
+        most_loss=1.0,
+        task="classification",
+        times_ms={"f32": (4.0, 4.0, 1.0), "int8": (1.0, 1.0, 4.0), "int4": (0.1, 0.1, 0.1)},
+    )
+    assert found.variants == ("int8", "int8", "f32")  # one that was not made cannot be chosen
+    preferring = msgspec.structs.replace(
+        bundle.manifest,
+        stages=tuple(
+            msgspec.structs.replace(stage, preferred=name)
+            for stage, name in zip(bundle.manifest.stages, found.variants, strict=True)
+        ),
+    )
+    files = {blob.file: bundle.blob_path(blob).read_bytes() for blob in bundle.manifest.blobs()}
+    written = write_bundle(tmp_path / "preferring", preferring, files)
+    assert [stage.preferred for stage in open_bundle(written.path).manifest.stages] == list(found.variants)
+    assert b"preferred" not in encode_manifest(bundle.manifest)  # older digests stay what they were
+    unknown = msgspec.structs.replace(preferring.stages[0], preferred="int2")
+    with pytest.raises(ManifestError, match="no such variant"):
+        write_bundle(
+            tmp_path / "unknown",
+            msgspec.structs.replace(preferring, stages=(unknown, *preferring.stages[1:])),
+            files,
+        )

@@ -278,3 +278,63 @@ def test_a_cache_that_cannot_be_written_is_no_error(
         tiny_bundle, clock=bench.clock, cache=tmp_path / "file" / "selection.json", runtime=bench.runtime()
     )
     runner.close()
+
+
+def preferring(bundle: Bundle, out: Path, *names: str) -> Bundle:
+    """The same bundle with a variant preferred for each stage."""
+    stages = tuple(
+        replace(stage, preferred=name) for stage, name in zip(bundle.manifest.stages, names, strict=True)
+    )
+    files = {blob.file: bundle.blob_path(blob).read_bytes() for blob in bundle.manifest.blobs()}
+    return write_bundle(out, replace(bundle.manifest, stages=stages), files)
+
+
+def test_nothing_serves_that_loses_more_than_the_preferred_variant(
+    tiny_bundle: Bundle, bench: Bench, tmp_path: Path
+) -> None:
+    bundle = preferring(tiny_bundle, tmp_path / "preferring", "f32", "int8", "int8")
+    for stage in range(3):
+        bench.slow(variant(bundle, stage, "f32"), 9.0 if stage < 2 else 1.0)
+        bench.slow(variant(bundle, stage, "int8"), 2.0)
+    _, report = open_verified(bundle, clock=bench.clock, runtime=bench.runtime())
+    # Stage 0 may not lose what int8 loses; stage 2 is faster in what is more exact than its preferred one.
+    assert report.chosen == ("f32", "int8", "f32")
+
+
+def test_a_preferred_variant_that_is_wrong_here_does_not_serve(
+    tiny_bundle: Bundle, bench: Bench, tmp_path: Path
+) -> None:
+    bundle = preferring(tiny_bundle, tmp_path / "preferring", "int8", "int8", "int8")
+    bench.wrong(variant(bundle, 1, "int8"), lambda said, given: said[..., ::-1].copy())
+    _, report = open_verified(bundle, clock=bench.clock, runtime=bench.runtime())
+    assert report.chosen[1] == "f32"
+
+
+def test_per_channel_int8_never_serves_on_tflite_runtime_whatever_a_bundle_claims(
+    tiny_bundle: Bundle, bench: Bench, tmp_path: Path
+) -> None:
+    """That runtime answers garbage to it without an error: marked for it or preferred, it must not pass."""
+    stages = tuple(
+        replace(
+            stage,
+            preferred="int8",
+            variants=tuple(
+                replace(each, runtimes=("ai-edge-litert", "tflite-runtime")) for each in stage.variants
+            ),
+        )
+        for stage in tiny_bundle.manifest.stages
+    )
+    files = {blob.file: tiny_bundle.blob_path(blob).read_bytes() for blob in tiny_bundle.manifest.blobs()}
+    bundle = write_bundle(tmp_path / "claims", replace(tiny_bundle.manifest, stages=stages), files)
+    bench.name, bench.version = "tflite-runtime", "2.14.0"
+    rng = np.random.default_rng(6)
+    for stage in range(3):
+        bench.slow(variant(bundle, stage, "int8"), 0.1)
+        bench.wrong(
+            variant(bundle, stage, "int8"),
+            lambda said, given: rng.permuted(said, axis=-1) * np.float32(1.5),
+        )
+    _, report = open_verified(bundle, clock=bench.clock, runtime=bench.runtime())
+    assert report.chosen == ("f32", "f32", "f32")
+    _, marked = open_verified(tiny_bundle, clock=bench.clock, runtime=bench.runtime())
+    assert "tflite-runtime does not run it" in why(marked, 0, "int8")
