@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_a_function_of_a_module_becomes_a_bundle(say: Say, here: Path, photos: P
     manifest = open_bundle(Path("own")).manifest
     assert manifest.labels == LABELS
     assert f"{here.name}:Own" in manifest.provenance.network
+    assert manifest.provenance.recipe_sha256 == hashlib.sha256(MODULE.encode()).hexdigest()
     assert say("run", "own", next(photos.glob("light/*.png"))).code == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -42,8 +43,15 @@ def open_factory(source: str, asked: Asked) -> Opened:
         image_shape=shape,
         task=task,
         classes=width if task == "classification" else 0,
+        recipe_sha256=_file_sha256(module),
         name=name.replace("_", "-"),
     )
+
+
+def _file_sha256(module: str) -> str | None:
+    """The digest of the module's own file, as a recipe's; None where it has none."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _found(module: str, name: str, source: str) -> Callable[[], object]:
