@@ -2,7 +2,8 @@
 
 Source: onnx2tf's README for its flags, and what was seen of its two lines of versions:
 without `-kat` for every input, a state of [1, 65, 192] silently becomes [1, 192, 65];
-without `-osd`, 1.29 writes no signature to bind tensors by; maps that it gives are [1, H, W, C];
+without `-osd`, 1.29 writes no signature to bind tensors by; maps that it gives are [1, H, W, C],
+and what it makes of images with one channel is wrong;
 1.29 fetches a sample file for images, unless it lies in the working directory;
 its own quantised files are broken for these networks, so that only its f32 file is taken.
 """
@@ -112,11 +113,12 @@ class Onnx2tf:
         Raises: LoweringError, MissingExtra; MissingProgram, ToolError where it cannot be installed.
         """
         _, recipe = self._chosen()
-        maps = [spec for spec in stage.following if len(spec.shape) == 4]
+        grey = [spec for spec in stage.inputs if len(spec.shape) == 4 and spec.shape[1] == 1]
+        maps = [*grey, *(spec for spec in stage.following if len(spec.shape) == 4)]
         if maps and not recipe.keeps_maps:
             raise LoweringError(
-                f"this version of onnx2tf gives {maps[0]} with its channels last: install Python 3.12, for"
-                " which there is one that does not",
+                f"this version of onnx2tf loses the layout of {maps[0]}: install Python 3.12, for which there"
+                " is one that keeps it",
                 stage=stage.index,
             )
         # Plain names, which every step keeps as they are; the real ones are put back at the end.

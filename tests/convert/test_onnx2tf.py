@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,8 +136,11 @@ def test_maps_need_the_version_that_keeps_their_layout(
     older = Onnx2tf(interpreter=Interpreter(Path("python3.11"), (3, 11, 7)))
     images = network_input(converted.calibration.images[:1])
     stages = slice_network(TwoTensors().eval(), images, task="classification", classes=4)
-    with pytest.raises(LoweringError, match=r"maps\[1, 4, 4, 4\] float32 with its channels last.*3\.12"):
+    with pytest.raises(LoweringError, match=r"layout of image\[1, 1, 8, 8\] float32.*3\.12"):
         older.lower(stages[0], {"image": images})
+    coloured = replace(stages[0], inputs=())
+    with pytest.raises(LoweringError, match=r"layout of maps\[1, 4, 4, 4\] float32.*3\.12"):
+        older.lower(coloured, {})
 
 
 def test_a_file_that_was_not_written_is_told(
