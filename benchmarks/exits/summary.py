@@ -67,9 +67,9 @@ class MethodRow:
     over that by Muon on as many canvases.
 
     `final_exit_loss_points` is the accuracy of the backbone trained alone on as many canvases less that of
-    the last exit;
-    `loss_at_53_percent_points` the last exit's less the budgeted one at 53 % of its cost. `curve` is the
-    first seed's. Units: percent and points; samples, canvases; updates, steps of the optimiser.
+    the last exit; `loss_at_53_percent_points` the last exit's less the budgeted one at 53 % of its cost.
+    `curve` is the mean over seeds, setting by setting. Units: percent and points; samples, canvases;
+    updates, steps of the optimiser.
     """
 
     method: str
@@ -216,7 +216,10 @@ def _method_row(
             [_percent(a, -1) - _percent(b, -1) for a, b in zip(alone[way.alone], cells, strict=True)]
         ),
         figure([_percent(cell, -1) - 100.0 * cell.budgeted[mid] for cell in cells]),
-        tuple((round(macs), round(100.0 * accuracy, 2)) for macs, accuracy in cells[0].curve),
+        tuple(
+            (round(fmean(macs for macs, _ in points)), round(100.0 * fmean(right for _, right in points), 2))
+            for points in zip(*(cell.curve for cell in cells), strict=True)
+        ),
         tuple(cell.learning for cell in cells),
     )
 
