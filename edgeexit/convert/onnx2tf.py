@@ -4,6 +4,7 @@ Source: onnx2tf's README for its flags, and what was seen of its two lines of ve
 without `-kat` for every input, a state of [1, 65, 192] silently becomes [1, 192, 65];
 without `-osd`, 1.29 writes no signature to bind tensors by; maps that it gives are [1, H, W, C],
 and what it makes of images with one channel is wrong;
+of two outputs that are one tensor, 2.6 computes one;
 1.29 fetches a sample file for images, unless it lies in the working directory;
 its own quantised files are broken for these networks, so that only its f32 file is taken.
 """
@@ -14,13 +15,15 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgeexit.bundle.tflite import check_model_bytes
 from edgeexit.convert.child import run_child
@@ -123,15 +126,18 @@ class Onnx2tf:
             )
         # Plain names, which every step keeps as they are; the real ones are put back at the end.
         inputs = {f"input_{i}": spec.name for i, spec in enumerate(stage.inputs)}
-        outputs = {f"output_{i}": spec.name for i, spec in enumerate((*stage.following, stage.output))}
+        twins = _twins(stage, tensors)
+        names = [spec.name for spec in (*stage.following, stage.output) if spec.name not in twins]
+        outputs = {f"output_{i}": name for i, name in enumerate(names)}
         model = export_module(
-            stage.module,
+            _Once(stage.module, names),
             {name: tensors[name] for name in inputs.values()},
             inputs=list(inputs),
             outputs={name: plain for plain, name in outputs.items()},
             index=stage.index,
         )
-        lowered = rename_signature(self._convert(model, list(inputs), stage.index), inputs, outputs)
+        converted = self._convert(model, list(inputs), stage.index)
+        lowered = rename_signature(converted, inputs, outputs, twins)
         if lowered is None:
             raise LoweringError("onnx2tf lost the names of inputs or outputs", stage=stage.index)
         try:
@@ -168,6 +174,36 @@ class Onnx2tf:
             self._interpreter = find_interpreter(*NEWER) or require_interpreter(*OLDER, needed_for="onnx2tf")
         newer = self._interpreter.version >= (3, 12)
         return self._interpreter, _NEWER_RECIPE if newer else _OLDER_RECIPE
+
+
+class _Once(nn.Module):
+    """A stage that gives every tensor once: of two names for one, it leaves one without a value."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = tuple(names)
+
+    # The argument names are the tensor names of the boundary, as they are in the stage.
+    def forward(self, **state: Tensor) -> dict[str, Tensor]:
+        """The outputs of these names."""
+        outputs: dict[str, Tensor] = self.module(**state)
+        return {name: outputs[name] for name in self.names}
+
+
+def _twins(stage: SlicedStage, tensors: Mapping[str, NDArray[np.generic]]) -> dict[str, str]:
+    """Outputs that are the very tensor of an earlier one, as an exit's logits that the next exit is told."""
+    with torch.no_grad():
+        given = {
+            spec.name: torch.from_numpy(np.ascontiguousarray(tensors[spec.name])) for spec in stage.inputs
+        }
+        outputs: dict[str, Tensor] = stage.module(**given)
+    first: dict[int, str] = {}
+    return {
+        name: first[id(tensor)]
+        for name, tensor in outputs.items()
+        if first.setdefault(id(tensor), name) != name
+    }
 
 
 def _write_samples(path: Path) -> None:

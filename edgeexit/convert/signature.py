@@ -9,8 +9,12 @@ from edgeexit.errors import MissingExtra
 _IDENTIFIER = b"TFL3"
 
 
-def rename_signature(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes | None:
+def rename_signature(
+    model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str], twins: Mapping[str, str]
+) -> bytes | None:
     """The file with every input and output renamed; None where they are not just those named.
+
+    `twins` are further names of outputs, each by the new name of the output that it stands for.
 
     Raises: MissingExtra.
     """
@@ -27,6 +31,11 @@ def rename_signature(model: bytes, inputs: Mapping[str, str], outputs: Mapping[s
             return None
         for entry in entries:
             entry.name = names[entry.name.decode()].encode()
+    places = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs or ()}
+    for twin, name in twins.items():
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = twin.encode(), places[name]
+        signature.outputs.append(entry)
     signature.signatureKey = b"serving_default"
     builder = schema.flatbuffers.Builder(len(model))
     builder.Finish(tree.Pack(builder), _IDENTIFIER)

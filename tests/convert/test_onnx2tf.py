@@ -152,12 +152,12 @@ def test_a_file_that_was_not_written_is_told(
 
 def test_a_signature_is_renamed_or_refused(converted: Converted) -> None:
     model = converted.lowering.files[1]
-    renamed = rename_signature(model, {"tokens": "state"}, {"tokens": "next", "logits": "answer"})
+    renamed = rename_signature(model, {"tokens": "state"}, {"tokens": "next", "logits": "answer"}, {})
     assert renamed is not None
-    back = rename_signature(renamed, {"state": "tokens"}, {"next": "tokens", "answer": "logits"})
+    back = rename_signature(renamed, {"state": "tokens"}, {"next": "tokens", "answer": "logits"}, {})
     assert back is not None
-    assert rename_signature(model, {"image": "tokens"}, {"tokens": "a", "logits": "b"}) is None
-    assert rename_signature(model, {"tokens": "tokens"}, {"tokens": "a"}) is None
+    assert rename_signature(model, {"image": "tokens"}, {"tokens": "a", "logits": "b"}, {}) is None
+    assert rename_signature(model, {"tokens": "tokens"}, {"tokens": "a"}, {}) is None
 
 
 def test_only_known_back_ends_are_given() -> None:

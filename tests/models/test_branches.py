@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeexit.convert.lowering import LiteRTTorch, lower_module
+from edgeexit.convert.lowering import LoweringName, lower_module, lowering
 from edgeexit.convert.parity import check_parity, references
 from edgeexit.convert.slicing import slice_network
 from edgeexit.models.attached import AttachedConfig, AttachedNetwork, attached
@@ -178,7 +178,10 @@ def test_a_grid_too_small_to_pool_is_refused() -> None:
 @pytest.mark.convert
 @pytest.mark.litert
 @pytest.mark.slow
-def test_every_branch_keeps_its_answers_when_lowered(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)  # a new machine has to install the second back end first
+@pytest.mark.parametrize("back_end", ["litert-torch", "onnx2tf"])
+def test_every_branch_keeps_its_answers_when_lowered(back_end: LoweringName, tmp_path: Path) -> None:
+    lower = lowering(back_end).lower
     made = network(SEVEN)
     images = np.random.default_rng(0).random((4, 1, 1, 16, 12), dtype=np.float32)
     stages = slice_network(made, images[0], task="classification", classes=3)
@@ -186,7 +189,7 @@ def test_every_branch_keeps_its_answers_when_lowered(tmp_path: Path) -> None:
     models: list[Path] = []
     for stage, reference in zip(stages, samples[0], strict=True):
         models.append(tmp_path / f"{stage.index}.tflite")
-        models[-1].write_bytes(LiteRTTorch().lower(stage, reference.inputs))
+        models[-1].write_bytes(lower(stage, reference.inputs))
     parities = check_parity(stages, models, samples, tolerance=1e-4)
     assert max(parity.tensor_max_abs for parity in parities) < 1e-4
     told = [any(spec.name == "previous" for spec in stage.inputs) for stage in stages]
