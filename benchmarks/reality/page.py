@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.reality.apart import Apart, Shifted
 from benchmarks.reality.compare import QUANTILES, Compared, Figures
 from benchmarks.results import RESULTS
 from edgeexit.errors import DataError
@@ -36,6 +37,8 @@ class Scenario(msgspec.Struct, frozen=True):
     real: Figures
     replayed: Figures
     without: dict[str, float]
+    apart: Apart
+    shifted: dict[str, Shifted]
     drift: float | None
     after_pause_ms: float | None
     expected_after_pause_ms: float
@@ -105,8 +108,33 @@ def tables(result: Published) -> str:
         whole = abs(row.real.latency_mean_ms - row.replayed.latency_mean_ms)
         apart = " | ".join(_number(row.without[name]) for name in charges)
         lines.append(f"| {row.name} | {_number(whole)} | {apart} |")
-    lines += ["", "### What the replay was given, measured before the runs", "", *_given(result.subjects)]
-    return "\n".join(lines)
+    lines += ["", *_parting(result), "", "### What the replay was given, measured before the runs", ""]
+    return "\n".join([*lines, *_given(result.subjects)])
+
+
+def _parting(result: Published) -> list[str]:
+    lines = ["### Where the two part, frame by frame", ""]
+    lines += ["Real less replayed, in points of all frames; the first three sum up to what is right:", ""]
+    lines += [
+        "| | right: late in one world only | right: another exit or place | right: the same exit "
+        "| sent for real only | sent in replay only |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result.scenarios:
+        each = row.apart
+        lines.append(
+            f"| {row.name} | {each.right_by_lateness:+.2f} | {each.right_by_exit:+.2f} "
+            f"| {each.right_by_answer:+.2f} | {each.sent_really_only:.1f} | {each.sent_replayed_only:.1f} |"
+        )
+    lines += ["", "### What small errors of the inputs do", ""]
+    lines += ["Points that replays then give more, offloaded and right by the deadline:", ""]
+    wrong = list(result.scenarios[0].shifted)
+    lines.append("| | " + " | ".join(wrong) + " |")
+    lines.append("|---" * (len(wrong) + 1) + "|")
+    for row in result.scenarios:
+        both = (f"{row.shifted[name].offloaded:+.1f} and {row.shifted[name].right:+.1f}" for name in wrong)
+        lines.append(f"| {row.name} | " + " | ".join(both) + " |")
+    return lines
 
 
 def _given(subjects: Mapping[str, Mapping[str, object]]) -> list[str]:

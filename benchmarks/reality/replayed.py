@@ -41,7 +41,10 @@ LOAD_STEP_MS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """Which measured overheads a replay is charged with: all, unless one is to be known by its lack."""
+    """Which measured overheads a replay is charged with: all, unless one is to be known by its lack.
+
+    `slower` and `exchange_more_ms` are errors put in on purpose, to learn what one of that size does.
+    """
 
     overhead: bool = True
     results: bool = True
@@ -49,6 +52,8 @@ class Charged:
     hand_over: bool = True
     reconnect: bool = True
     restart: bool = True
+    slower: float = 1.0
+    exchange_more_ms: float = 0.0
 
 
 def restart_after_pause_ms(at_ms: float, rtt_ms: float, trace: LinkTrace, settings: DeviceSettings) -> float:
@@ -210,7 +215,7 @@ def _costs(
     # The load's trace multiplies by the slowdown; what is drawn here is how stages spread around it.
     idle, loaded = isolated.stage_draws, isolated.busy_draws
     work_ms = [
-        (loaded if inside(at_ms, busy) else idle)[random.integers(0, len(idle))].tolist()
+        (charged.slower * (loaded if inside(at_ms, busy) else idle)[random.integers(0, len(idle))]).tolist()
         for at_ms in captured_ms
     ]
     hand_over = random.choice(np.asarray(isolated.hand_over_ms), len(captured_ms) * ATTEMPTS)
@@ -220,7 +225,8 @@ def _costs(
         # Delays follow time: a frame meets the one that was in force when it really was there.
         at_ms = link_ms + captured_ms[index // ATTEMPTS]
         link_rtt_ms = up.at(at_ms) + down.at(at_ms)
-        rtt_ms.append(link_rtt_ms + (extra_ms if charged.hand_over else 0.0))
+        handed_ms = extra_ms if charged.hand_over else 0.0
+        rtt_ms.append(link_rtt_ms + handed_ms + charged.exchange_more_ms)
         restart_ms = restart_after_pause_ms(at_ms, link_rtt_ms, trace, settings) if charged.restart else 0.0
         rested_ms.append(rtt_ms[-1] + restart_ms)
     service = random.choice(np.asarray(isolated.service_ms), len(captured_ms))

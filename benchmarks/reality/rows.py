@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.reality.apart import Apart, Shifted, apart
 from benchmarks.reality.compare import Compared, Figures, compare, figures_of, pooled
 from benchmarks.reality.house import House
 from benchmarks.reality.isolation import Isolated, isolate, measure_stages, record_subject
@@ -38,6 +39,14 @@ LACKING = {
     "all": Charged(False, False, False, False, False, False),
 }
 
+# Errors as large as those by which the inputs are known: the board's drift between two measurements of it,
+# and how much later than the link's rate says the shaper may let a payload's last packet go.
+WRONG = {
+    "stages 3 % slower": Charged(slower=1.03),
+    "exchanges 2 ms longer": Charged(exchange_more_ms=2.0),
+    "both": Charged(slower=1.03, exchange_more_ms=2.0),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SubjectFigures:
@@ -63,7 +72,8 @@ class Row:
     """One scenario.
 
     `without` is how far the mean latency of all replays would be from the real one, were one overhead not
-    charged. `drift`: how much slower the board was than when it was measured.
+    charged; `shifted`, what all replays would give more with an input a little wrong. `drift`: how much
+    slower the board was than when it was measured.
     Units: after_pause_ms, what an exchange took more after a pause, expected_after_pause_ms by arithmetic;
     worst_lateness_ms and late_share, of the shaper's packets; stolen_share, of processor time, what
     the host of this machine took for other guests.
@@ -79,6 +89,8 @@ class Row:
     real: Figures
     replayed: Figures
     without: dict[str, float]
+    apart: Apart
+    shifted: dict[str, Shifted]
     drift: float | None
     after_pause_ms: float | None
     expected_after_pause_ms: float
@@ -131,15 +143,16 @@ def row(house: House, plan: Plan, ready: Ready, work: Path, say: Say) -> Row:
     )
     stolen_after, all_after = _processor_time()
     settle_ms = 1000.0 * SETTLE_S
-    truly = figures_of(rows_of_records("real", real.records, subject.truth), counted_ms=real.counted_ms)
+    really = rows_of_records("real", real.records, subject.truth)
+    truly = figures_of(really, counted_ms=real.counted_ms)
 
-    def replayed(charged: Charged) -> tuple[Figures, list[Figures]]:
+    def replayed(charged: Charged) -> Figures:
         runs = replay_run(real, plan, settings, ready.recording, isolated, charged=charged)
-        each = [figures_of(run, counted_ms=settle_ms) for run in runs]
-        return figures_of(pooled(runs), counted_ms=settle_ms, runs=SEEDS), each
+        return figures_of(pooled(runs), counted_ms=settle_ms, runs=SEEDS)
 
-    together, each = replayed(Charged())
-    compared = tuple(compare(truly, together, each))
+    runs = replay_run(real, plan, settings, ready.recording, isolated, charged=Charged())
+    together = figures_of(pooled(runs), counted_ms=settle_ms, runs=SEEDS)
+    compared = tuple(compare(truly, together, [figures_of(run, counted_ms=settle_ms) for run in runs]))
     done = Row(
         name=plan.name,
         subject=subject.name,
@@ -151,9 +164,11 @@ def row(house: House, plan: Plan, ready: Ready, work: Path, say: Say) -> Row:
         real=truly,
         replayed=together,
         without={
-            name: round(abs(truly.latency_mean_ms - replayed(charged)[0].latency_mean_ms), 2)
+            name: round(abs(truly.latency_mean_ms - replayed(charged).latency_mean_ms), 2)
             for name, charged in LACKING.items()
         },
+        apart=apart(really, runs, really_from_ms=real.counted_ms, replayed_from_ms=settle_ms),
+        shifted={name: _shifted(replayed(charged), together) for name, charged in WRONG.items()},
         drift=drift(real, isolated),
         after_pause_ms=seen_after_pause_ms(real),
         expected_after_pause_ms=round(mean_restart_ms(real, plan, settings), 2),
@@ -172,6 +187,13 @@ def row(house: House, plan: Plan, ready: Ready, work: Path, say: Say) -> Row:
     if not done.accepted:
         say(plan.name, f"rejected: a packet was {done.worst_lateness_ms:.0f} ms late")
     return done
+
+
+def _shifted(wrong: Figures, right: Figures) -> Shifted:
+    return Shifted(
+        offloaded=round(100.0 * (wrong.offloaded_fraction - right.offloaded_fraction), 2),
+        right=round(100.0 * (wrong.correct_by_deadline_fraction - right.correct_by_deadline_fraction), 2),
+    )
 
 
 def _accepted(link: Stats) -> bool:
