@@ -23,7 +23,7 @@ from edgeexit.replay.frames import rows_of_records
 from edgeexit.replay.recording import Recording
 
 # A packet that is this late may cost one frame of several hundred; beyond it a run says nothing. The
-# recorded run's worst was 15 ms, so the bound can be kept on a quiet machine.
+# worst of recorded runs was 26 ms, so the bound can be kept on a quiet machine.
 LATENESS_BOUND_MS = 40.0
 # One packet in a hundred may be a tick late: that moves no figure by as much as its bound.
 LATE_SHARE_BOUND = 0.01
