@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -100,23 +101,31 @@ class ProcessorGroup:
 
     def _remove(self) -> None:
         folder, self._folder = self._folder, None
-        if folder is None:
+        if folder is not None:
+            _remove_when_empty(folder)
+
+
+def _remove_when_empty(folder: Path) -> None:
+    """Remove a group as soon as the processes in it have left; leave it where they do not in time."""
+    until_s = time.monotonic() + LEAVE_S
+    while folder.exists():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
             return
-        until_s = time.monotonic() + LEAVE_S
-        while time.monotonic() < until_s:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                return
-            time.sleep(0.05)
+        if time.monotonic() >= until_s:
+            return
+        time.sleep(0.05)
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the groups of runs that were killed."""
+    """Remove the groups of runs that were killed, and the processes that these left inside."""
     for folder in parent.glob(f"{PREFIX}*-*"):
         found = re.fullmatch(rf"{PREFIX}(\d+)-\w+", folder.name)
         if found is not None and not Path(f"/proc/{found[1]}").exists():
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            for process in _read(folder / "cgroup.procs").split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            _remove_when_empty(folder)
 
 
 def _parent(mount: Path) -> tuple[Path, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks.reality import contention
 from benchmarks.reality.contention import MOUNT, PERIOD_US, PREFIX, SHARES_V1, ProcessorGroup
+from benchmarks.reality.shaped_link import ROOT
 from edgeexit.errors import DeviceError
 
 
@@ -90,3 +92,23 @@ def test_a_process_in_a_group_gets_its_share_and_the_group_goes_with_it() -> Non
     assert taken_s[0.25] > 0.9
     assert taken_s[0.25] > taken_s[None]
     assert not list(MOUNT.glob(f"**/{PREFIX}{os.getpid()}-*"))
+
+
+@pytest.mark.process
+def test_a_process_that_outlived_its_killed_run_goes_with_the_next_one() -> None:
+    script = (
+        "import os, subprocess\n"
+        "from benchmarks.reality.contention import ProcessorGroup\n"
+        "group = ProcessorGroup('left').__enter__()\n"
+        "words = group.words(['sh', '-c', 'echo $$; exec >/dev/null; exec sleep 600'])\n"
+        "left = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)\n"
+        "print(os.getpid(), left.stdout.readline(), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    run, left = killed.stdout.split()
+    with ProcessorGroup("next"):
+        assert not list(MOUNT.glob(f"**/{PREFIX}{run}-*"))
+    # A killed process that nobody has waited for has no command any more.
+    command = Path(f"/proc/{left}/cmdline")
+    assert not command.exists() or not command.read_bytes()
