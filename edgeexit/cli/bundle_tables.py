@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import UnsetType
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from edgeexit.bundle.manifest import Manifest, RiskControl
@@ -99,15 +100,19 @@ def _guarantees(manifest: Manifest) -> Table:
     table = Table(
         title="early exits with a guarantee: stop at the first exit whose score reaches its threshold"
     )
-    for column in ("variant", "guarantee", "method", "thresholds", "risk seen", "data"):
-        table.add_column(column)
+    for column in ("variant", "guarantee", "method", "thresholds", "risk seen"):
+        table.add_column(column, justify="right" if column == "risk seen" else "left")
+    # All controls of a bundle mostly come from one held-out set: named once, below, and not in every row.
+    data = {f"{control.data}, n = {control.samples:,}": None for control in manifest.risk_controls}
+    marks = {name: f" [{number}]" if len(data) > 1 else "" for number, name in enumerate(data, start=1)}
+    table.caption = "\n".join(f"on{escape(marks[name])} {escape(name)}" for name in data)
     for control in manifest.risk_controls:
+        mark = marks[f"{control.data}, n = {control.samples:,}"]
         table.add_row(
             control.variant,
             f"{_risk(control)} ≤ {control.epsilon:g} with confidence {1 - control.delta:g}",
             control.method,
             ", ".join(f"{value:.3f}" if value <= 1.0 else "never" for value in control.thresholds),
-            f"{control.empirical_risk:.4f}",
-            f"{control.data}, n = {control.samples:,}",
+            escape(f"{control.empirical_risk:.4f}{mark}"),
         )
     return table

@@ -33,7 +33,9 @@ def plan(
     recording: Annotated[
         Path | None, typer.Option(help="A recording: the share offloaded is that of a replay over --traces.")
     ] = None,
-    traces: Annotated[Path | None, typer.Option(help="Folder of network traces for --recording.")] = None,
+    traces: Annotated[
+        Path | None, typer.Option(help="Folder of network traces, or one, for --recording.")
+    ] = None,
     board: Annotated[str, typer.Option(help="Board to play in that replay.")] = "raspberry-pi-4",
     costs: Annotated[
         str, typer.Option(help="Its stage times: `recorded`, or `vit-tiny`, published ones of that network.")

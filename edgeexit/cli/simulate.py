@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def simulate(
     recording: Annotated[Path, typer.Argument(help="A file made by edgeexit record.")],
     traces: Annotated[
-        Path, typer.Option(help="Folder of network traces: mahimahi, pensieve or sabre, told by content.")
+        Path,
+        typer.Option(help="Folder of network traces, or one: mahimahi, pensieve or sabre, told by content."),
     ],
     policy: Annotated[
         list[str] | None, typer.Option(help="Policy to compare; may be repeated; all without.")

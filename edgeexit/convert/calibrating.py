@@ -94,7 +94,7 @@ def certify(
             epsilon=epsilon,
             delta=delta,
             variant=variant,
-            data=f"{len(others)} held-out samples of {dataset}",
+            data=f"held-out part of {dataset}",
         )
         for epsilon in epsilons
     )
@@ -130,7 +130,7 @@ def certify_consistency(
             epsilon=epsilon,
             delta=delta,
             variant=variant,
-            data=f"{len(held)} held-out samples of {dataset}",
+            data=f"held-out part of {dataset}",
             tolerance=tolerance,
         )
         for epsilon in epsilons

@@ -141,8 +141,10 @@ def read_trace(path: Path, *, scale: float = 1.0) -> LinkTrace:
 def trace_files(folder: Path) -> list[Path]:
     """Every file directly in a folder or one folder below, by name, that may be a trace (*.md are not).
 
-    Raises: TraceError when there is none.
+    A single file is taken as it is. Raises: TraceError when there is none.
     """
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise TraceError("no such folder", file=str(folder))
     files = sorted(
@@ -156,7 +158,7 @@ def trace_files(folder: Path) -> list[Path]:
 
 
 def read_traces(folder: Path, *, scale: float = 1.0) -> list[LinkTrace]:
-    """Every trace of a folder. Raises: TraceError, also when there is none."""
+    """Every trace of a folder, or the one of a file. Raises: TraceError, also when there is none."""
     return [read_trace(path, scale=scale) for path in trace_files(folder)]
 
 

@@ -50,16 +50,22 @@ def test_inspect_shows_every_guarantee(
             samples=500,
             thresholds=(0.9, 2.0, 0.0),
             empirical_risk=0.01,
-            data="held out",
+            data=data,
         )
-        for risk in RISKS
+        for risk, data in zip(RISKS, ("held out [half]", "night"), strict=False)
     )
     manifest = msgspec.structs.replace(tiny_bundle.manifest, risk_controls=controls)
     (copied / "manifest.json").write_bytes(encode_manifest(manifest))
     (copied / "manifest.json.sha256").write_text(f"{digest_of(manifest)}  manifest.json\n", encoding="ascii")
     said = say("inspect", copied)
     assert said.code == 0, said.err
-    for word in ("accuracy-drop", "inconsistency", "never"):
+    for word in (
+        "accuracy-drop",
+        "inconsistency",
+        "never",
+        "[1] held out [half], n = 500",
+        "[2] night, n = 500",
+    ):
         assert word in said.out
 
 

@@ -181,7 +181,8 @@ def test_simulate_refuses_files_that_are_something_else(
     say("simulate", image, "--traces", traces).complains(2, "is not a recording", "edgeexit record")
     say("simulate", recorded, "--traces", tmp_path / "none").complains(2, "no such folder")
     (traces / "worse").write_text("0 1.0\n1 -3\n")
-    say("simulate", recorded, "--traces", traces).complains(2, f"{traces / 'worse'}:2")
+    for given in (traces, traces / "worse"):
+        say("simulate", recorded, "--traces", given).complains(2, f"{traces / 'worse'}:2")
 
 
 def test_plan_from_given_figures(say: Say) -> None:

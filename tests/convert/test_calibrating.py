@@ -69,7 +69,8 @@ def test_exits_that_always_agree_with_the_last_are_certified() -> None:
     assert control.thresholds[0] < 0.5
     assert control.empirical_risk == 0.0
     assert control.samples == 2000
-    assert "2000 held-out samples of invented logits" in control.data
+    assert control.data == "held-out part of invented logits"
+    assert control.samples <= 2000
 
 
 def test_too_few_samples_certify_nothing() -> None:
