@@ -185,7 +185,12 @@ def _cut(
         return cut(model, own_head=own_head, image_size=image_size, mean=mean, std=std)
     except ValueError as error:
         # EncoderConfig refused the numbers: an image size that is no multiple of the patches, mostly.
-        raise ConfigError(f"{source.name} cannot be used so", key="image_size", why=str(error)) from error
+        raise ConfigError(
+            f"{source.name} cannot be used so",
+            key="image_size",
+            why=str(error),
+            fix="give an image_size that its patches fill, and mean and std for each channel",
+        ) from error
 
 
 def _fill(network: AttachedNetwork, weights: dict[str, Tensor], model: str) -> None:

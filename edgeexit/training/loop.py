@@ -111,7 +111,7 @@ class _Run:
         self.precision = Precision(config, device)
         self._refuse()
         weighting, maps = objective.weighting, objective.maps
-        self.weights = None if weighting is None else LearnedWeights(self.exits, weighting)
+        self.weights = None if weighting is None else LearnedWeights(self.exits, weighting, processes)
         self.maps = None if maps is None else ExitMaps(network, maps)
 
     def _refuse(self) -> None:
@@ -122,10 +122,13 @@ class _Run:
         for key, harms, why in (
             ("optimizer", self.config.optimizer != "sgd", "its pseudo-update is a step of SGD"),
             ("method", not isinstance(objective.method, Joint), "it weighs the losses of all exits at once"),
-            ("batch_size", self.config.batch_size % 2 == 1, "a batch is split into halves"),
+            (
+                "batch_size",
+                self.config.batch_size % (2 * self.processes.count) != 0,
+                "each process splits its share of a batch into halves",
+            ),
             ("distillation", objective.distillation is not None, "it weighs losses of samples alone"),
             ("maps", objective.maps is not None, "it weighs losses of samples alone"),
-            ("processes", self.processes.count > 1, "its network is not shared between processes"),
             ("half", self.precision.scaler is not None, "its gradients of gradients cannot be scaled"),
         ):
             if harms:

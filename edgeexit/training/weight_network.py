@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edgeexit.training.objective import sample_losses
 from edgeexit.training.parts import Exits
+from edgeexit.training.processes import Processes
 from edgeexit.training.sample_weighting import SampleWeighting
 
 
@@ -30,9 +31,10 @@ class Half:
 class WeightNetwork(nn.Module):
     """From a sample's losses at all exits to its weights there."""
 
-    def __init__(self, exits: int, config: SampleWeighting) -> None:
+    def __init__(self, exits: int, config: SampleWeighting, processes: Processes | None = None) -> None:
         super().__init__()
         self.config = config
+        self.processes = processes or Processes()
         self.fc1 = nn.Linear(exits, config.hidden_dim)
         self.fc2 = nn.Linear(config.hidden_dim, exits)
 
@@ -43,9 +45,9 @@ class WeightNetwork(nn.Module):
             case "sample":
                 mean = change.mean(dim=1, keepdim=True)  # B K -> B 1
             case "exit":
-                mean = change.mean(dim=0, keepdim=True)  # B K -> 1 K
+                (mean,) = self.processes.mean([change.mean(dim=0, keepdim=True)])  # B K -> 1 K
             case "matrix":
-                mean = change.mean()
+                (mean,) = self.processes.mean([change.mean()])
         return 1.0 + self.config.epsilon * (change - mean)
 
 
@@ -57,46 +59,61 @@ def weighted_training_loss(losses: Tensor, weights: Tensor, exit_weights: Sequen
     return ((weights * losses).mean(dim=0) * losses.new_tensor(exit_weights)).sum()
 
 
-def allocated_exits(outputs: Sequence[Tensor], q: float) -> Tensor:
+def allocated_exits(confidences: Tensor, q: float) -> Tensor:
     """The exit that each sample shall leave by: the most confident ones first, in shares p_k ∝ q^k.
 
-    Shapes: outputs K of (B, classes); result (B,).
+    Shapes: confidences (B, K); result (B,).
     """
-    exits, count = len(outputs), len(outputs[0])
+    count, exits = confidences.shape
     shares = [q ** (k + 1) for k in range(exits)]
-    left = torch.ones(count, dtype=torch.bool, device=outputs[0].device)
-    taken = torch.full((count,), exits - 1, device=outputs[0].device)
+    left = torch.ones(count, dtype=torch.bool, device=confidences.device)
+    taken = torch.full((count,), exits - 1, device=confidences.device)
     for k in range(exits - 1):
-        confidence = outputs[k].detach().softmax(dim=1).amax(dim=1)  # B classes -> B
         wanted = int(count * shares[k] / sum(shares))
-        chosen = confidence.masked_fill(~left, -1.0).topk(wanted).indices
+        chosen = confidences[:, k].masked_fill(~left, -1.0).topk(wanted).indices
         taken[chosen] = k
         left[chosen] = False
     return taken
 
 
-def meta_loss(outputs: Sequence[Tensor], targets: Tensor, q: float) -> Tensor:
+def meta_loss(
+    outputs: Sequence[Tensor], targets: Tensor, q: float, processes: Processes | None = None
+) -> Tensor:
     """Sum over exits of the mean cross-entropy of the samples allocated to them; empty exits say nothing.
+
+    Samples of all processes are allocated together; the mean of what each gets is the loss of them all.
 
     Shapes: outputs K of (B, classes), targets (B,); result ().
     """
-    taken = allocated_exits(outputs, q)
+    together = processes or Processes()
+    sure = [output.detach().softmax(dim=1).amax(dim=1) for output in outputs]  # K of B classes -> K of B
+    taken = allocated_exits(together.gathered(torch.stack(sure, dim=1)), q)  # K of B -> count B
+    own = taken[together.rank * len(targets) :][: len(targets)]  # count B -> B
     total = outputs[0].new_zeros(())
     for k, output in enumerate(outputs):
-        here = taken == k
-        if here.any():
-            total = total + F.cross_entropy(output[here], targets[here])
+        samples = int((taken == k).sum())
+        if samples:
+            here = own == k
+            lost = F.cross_entropy(output[here], targets[here], reduction="sum")
+            total = total + lost * (together.count / samples)
     return total
 
 
 class LearnedWeights:
-    """The weight network, how it learns, and what it says."""
+    """The weight network, how it learns, and what it says.
 
-    def __init__(self, exits: Exits, config: SampleWeighting) -> None:
+    Several processes with a share of each half learn what one would with the whole: they look ahead to the
+    step that their mean gradient takes, and take the mean of what each finds there.
+    """
+
+    def __init__(self, exits: Exits, config: SampleWeighting, processes: Processes | None = None) -> None:
         first = next(exits.parameters())
         self.config = config
         self.exits = exits
-        self.network = WeightNetwork(len(exits.stages), config).to(first.device, first.dtype)
+        self.processes = processes or Processes()
+        network = WeightNetwork(len(exits.stages), config, self.processes)
+        self.network = network.to(first.device, first.dtype)
+        self.processes.alike(self.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -120,7 +137,8 @@ class LearnedWeights:
             group["lr"] = self.config.learning_rate * factor
         loss = self.after_step(train, meta, main, exit_weights)
         parameters = list(self.network.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        gradients = self.processes.mean(torch.autograd.grad(loss, parameters))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         return float(loss.detach())
@@ -139,9 +157,9 @@ class LearnedWeights:
             losses = sample_losses(outputs, train.targets)
             loss = weighted_training_loss(losses, self.network(losses), exit_weights)
             gradients = torch.autograd.grad(loss, list(learning.values()), create_graph=True)
-            moved = sgd_step(learning, gradients, main)
+            moved = sgd_step(learning, self.processes.mean(gradients), main)
             after = functional_call(self.exits, {**moved, **self._buffers()}, (meta.images,))
-            return meta_loss(after, meta.targets, self.config.target_q)
+            return meta_loss(after, meta.targets, self.config.target_q, self.processes)
 
     def _buffers(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.exits.named_buffers()}

@@ -87,6 +87,25 @@ def test_a_cut_run_of_two_goes_on_to_the_same_bits(together: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.slow
+def test_two_processes_learn_the_weights_of_samples_that_one_learns(together: Path) -> None:
+    for constraint in ("sample", "exit", "matrix"):
+        first, second, alone = (state(together, f"{constraint}-{who}") for who in ("0", "1", "alone"))
+        assert same(first, second)
+        for name, tensor in alone.items():  # in double precision
+            assert torch.allclose(first[name], tensor, rtol=1e-6, atol=1e-9), (constraint, name)
+    assert same(state(together, "weighed-0"), state(together, "weighed-1"))
+    recipe = read_recipe(RECIPE)
+    made = recipe.network(NetworkWanted(classes=2))
+    assert isinstance(made, VisionTransformer)
+    fresh = vit(replace(made.config, head_dropout=0.0), seed=0).state_dict()
+    alone = state(together, "weighed-alone")
+    for name, tensor in state(together, "weighed-0").items():
+        moved = (alone[name] - fresh[name]).norm()
+        assert (tensor - alone[name]).norm() <= 0.001 * moved + 1e-6, name
+
+
+@pytest.mark.process
+@pytest.mark.slow
 def test_the_first_of_them_alone_writes_and_speaks(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("edgeexit")
     words = ("train", str(RECIPE), "--out", str(tmp_path / "w.safetensors"), "--epochs", "1")

@@ -122,7 +122,8 @@ def test_weights_have_a_mean_of_one_and_stay_in_their_range(constraint: Constrai
 def test_the_surest_samples_are_to_leave_first() -> None:
     sure = torch.tensor([0.1, 3.0, 0.2, 2.0, 0.3, 0.0, 0.05, 1.0])
     outputs = [torch.stack((sure, torch.zeros(8)), dim=1)] * 3
-    taken = allocated_exits(outputs, 0.5)  # shares 4/7, 2/7, 1/7 of 8: 4, 2, the rest
+    confidences = torch.stack([output.softmax(dim=1).amax(dim=1) for output in outputs], dim=1)
+    taken = allocated_exits(confidences, 0.5)  # shares 4/7, 2/7, 1/7 of 8: 4, 2, the rest
     assert taken.tolist() == [1, 0, 1, 0, 0, 2, 2, 0]
     assert meta_loss(outputs, torch.zeros(8, dtype=torch.int64), 0.5) > 0
 
