@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,21 @@ def packed_bundle() -> Bundle:
 def tiny_table(tiny_bundle: Bundle) -> TableRunner:
     """The tiny bundle's golden answers behind the Runner port: sixteen samples, no runtime needed."""
     return TableRunner(tiny_bundle.manifest, tiny_bundle.golden().outputs)
+
+
+@pytest.fixture(scope="session")
+def hold_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of this machine that nobody else is given; whoever reuses addresses may listen there.
+
+    A bound socket that never listens keeps a port from the kernel's choice, and refuses connections.
+    """
+    with ExitStack() as held:
+
+        def hold() -> int:
+            holder = held.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            port: int = holder.getsockname()[1]
+            return port
+
+        yield hold

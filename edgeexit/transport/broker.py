@@ -99,6 +99,7 @@ class Broker:
         self._packet_cap_bytes = packet_cap_bytes
         self._kind: BrokerKind = kind if kind is not None else "mosquitto"
         self._port = 0 if port is None else port
+        self._held: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
@@ -137,22 +138,21 @@ class Broker:
                 fix="use 127.0.0.1, or a broker of your own with devices/broker/mosquitto.conf",
             )
         self._kind = self._asked_kind or installed_kind()
-        # Another process may take a free port between our look and the broker's: look again, then.
-        for attempt in range(3):
-            if not self._port:
-                self._port = _free_port(self._host)
-            try:
-                self._start_once()
-                return
-            except BrokerError:
-                self.kill()
-                if self._asked_port is not None or attempt == 2:
-                    raise
-                self._port = 0
+        if self._asked_port is None and self._held is None:
+            self._held = _held_port(self._host)
+            self._port = self._held.getsockname()[1]
+        try:
+            self._start_once()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it in order, and remove what it wrote."""
         self._end(signal.SIGTERM)
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
@@ -252,12 +252,19 @@ def _command(kind: BrokerKind, config: Path) -> Sequence[str]:
     return (program, "-c", str(config))
 
 
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _held_port(host: str) -> socket.socket:
+    """A free port, bound and never listened on: the kernel gives it to nobody else, a restart included.
+
+    A broker may listen there all the same, because both say SO_REUSEADDR.
+    """
+    holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, 0))
+    except OSError:
+        holder.close()
+        raise
+    return holder
 
 
 def _listens(address: BrokerAddress) -> bool:

@@ -26,10 +26,6 @@ _log = logging.getLogger(__name__)
 # How often keep-alive and time-outs are looked at: a fraction of the shortest of them.
 _HOUSEKEEPING_S = 0.5
 
-# A goodbye (last status, DISCONNECT) is a few hundred bytes; a link that does not take them in this
-# time is as good as gone, and the broker publishes the will.
-_GOODBYE_S = 1.0
-
 # A session that lived this long was a real one: the next back-off starts small again.
 _STABLE_S = 5.0
 
@@ -175,7 +171,7 @@ class MqttConnection:
         if thread is not None and threading.current_thread() is not thread:
             # An attempt to connect ends by its own time-out; the thread is a daemon, so that a slower
             # name server cannot keep the process.
-            thread.join(self._config.connect_timeout_s + 2 * _GOODBYE_S)
+            thread.join(self._config.connect_timeout_s + 2 * self._config.goodbye_s)
 
     def _wake(self) -> None:
         if self._wake_write is not None:
@@ -264,7 +260,7 @@ class MqttConnection:
                 tick_s = now_s + self._events.tick_s
             if self._closing.is_set():
                 if goodbye_s is None:
-                    goodbye_s = now_s + _GOODBYE_S
+                    goodbye_s = now_s + self._config.goodbye_s
                     self._lost(None)
                     session.say_goodbye()
                 elif now_s > goodbye_s:

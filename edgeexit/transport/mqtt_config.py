@@ -37,7 +37,8 @@ class ConnectionConfig:
     `session_expiry_s` above 0 keeps the broker's session, and a delayed will, over reconnects.
     `quick_acknowledge` (Linux) makes a broker without TCP_NODELAY as fast as one with it.
     Units: payload_cap_bytes, largest payload ever sent; backlog_cap_bytes, most that may wait to be
-    sent; backoff_s, bounds of the random wait between attempts.
+    sent; backoff_s, bounds of the random wait between attempts; goodbye_s, most that a close waits for
+    what is queued.
     """
 
     address: BrokerAddress
@@ -55,6 +56,9 @@ class ConnectionConfig:
     # QoS 1 messages without acknowledgement; control messages are few, so this is a stalled broker.
     unacknowledged_cap: int = 100
     quick_acknowledge: bool = True
+    # A goodbye (last status, DISCONNECT) is a few hundred bytes; a link that does not take them in this
+    # time is as good as gone, and the broker publishes the will.
+    goodbye_s: float = 1.0
 
 
 def tls_context(config: ConnectionConfig) -> ssl.SSLContext | None:

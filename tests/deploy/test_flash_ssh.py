@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +46,7 @@ class Server:
         return SshBoard(self.address, client_keys=self.key, known_hosts=self.known_hosts)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+PATIENCE_S = 60.0
 
 
 def make_key(path: Path) -> Path:
@@ -59,11 +55,11 @@ def make_key(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, hold_port: Callable[[], int]) -> Iterator[Server]:
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     assert Path(sshd).exists(), "openssh-server is not installed: apt-get install openssh-server"
     home = tmp_path_factory.mktemp("sshd")
-    host_key, user_key, port = make_key(home / "host"), make_key(home / "user"), free_port()
+    host_key, user_key, port = make_key(home / "host"), make_key(home / "user"), hold_port()
     authorised = home / "authorized_keys"
     shutil.copy(f"{user_key}.pub", authorised)
     Path("/run/sshd").mkdir(exist_ok=True)
@@ -76,15 +72,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     known_hosts = home / "known_hosts"
     known_hosts.write_text(f"[127.0.0.1]:{port} {Path(f'{host_key}.pub').read_text()}")
     process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
+    end_s = time.monotonic() + PATIENCE_S
+    while not listens(port):
+        assert process.poll() is None, "sshd has ended"
+        assert time.monotonic() < end_s, "sshd does not listen"
+        time.sleep(0.05)
     yield Server(port, user_key, known_hosts, process)
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(timeout=PATIENCE_S)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -185,7 +188,7 @@ class CountingLink:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=PATIENCE_S)
         for end in self._ends:
             end.close()
 
@@ -265,8 +268,8 @@ def test_an_unknown_host_key_is_refused(server: Server, tmp_path: Path) -> None:
         pass
 
 
-def test_a_board_that_is_off_is_a_clear_error(tmp_path: Path) -> None:
-    address = Address(host="127.0.0.1", user="pi", port=free_port())
+def test_a_board_that_is_off_is_a_clear_error(hold_port: Callable[[], int]) -> None:
+    address = Address(host="127.0.0.1", user="pi", port=hold_port())
     with pytest.raises(DeployError, match=r"cannot reach pi@127\.0\.0\.1"), SshBoard(address):
         pass
 

@@ -53,10 +53,10 @@ def test_every_frame_is_taken_or_dropped_once(steps: list[str]) -> None:
 def test_a_put_wakes_a_consumer_that_waits() -> None:
     slot = FrameSlot(lambda drop: None)
     got: list[Frame | None] = []
-    consumer = threading.Thread(target=lambda: got.append(slot.take(30.0)))
+    consumer = threading.Thread(target=lambda: got.append(slot.take(60.0)))
     consumer.start()
     slot.put(frame(7))
-    consumer.join(10)
+    consumer.join(60)
     assert [each.number for each in got if each is not None] == [7]
 
 
@@ -64,10 +64,10 @@ def test_a_close_wakes_a_consumer_and_drops_what_waits() -> None:
     drops: list[Drop] = []
     slot = FrameSlot(drops.append)
     got: list[Frame | None] = []
-    consumer = threading.Thread(target=lambda: got.append(slot.take(30.0)))
+    consumer = threading.Thread(target=lambda: got.append(slot.take(60.0)))
     consumer.start()
     slot.close()
-    consumer.join(10)
+    consumer.join(60)
     assert got == [None]
     slot.put(frame(1))
     assert [drop.reason for drop in drops] == ["shutdown"]

@@ -34,7 +34,7 @@ STAGE_MS = 5.0
 FRAME_MS = 100.0
 THRESHOLDS = (0.8, 0.8, 0.0)
 # Waits end as soon as what they wait for is there; this only bounds a test that fails.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)

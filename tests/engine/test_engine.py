@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Timer
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -26,9 +26,12 @@ from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, Ru
 from edgeexit.runner.protocol import StageOutput, Tensors
 from edgeexit.transport.protocol import LinkStatus, OffloadReply, OffloadRequest, Pong
 
-# Long enough that a loaded machine cannot mistake it for a quick stage, short enough for a test.
-OVERRUN_S = 0.4
+# A budget that a test waits for the end of.
 BUDGET_MS = 120.0
+# A stage that takes this long ends after it: longer on a loaded machine, never sooner.
+OVERRUN_S = 0.4
+NO_HURRY = FixedBudget(Budget(60_000.0))
+PATIENCE_S = 60.0
 STAGES = 3
 
 
@@ -38,11 +41,17 @@ def clock_ms() -> float:
 
 @dataclass(slots=True)
 class ScriptedRunner:
-    """Answers class k at stage k; a stage may take long, or fail."""
+    """Answers class k at stage k; a stage may take long, fail, or end only after the frame's answer.
+
+    `begun` is called at the beginning of the stage that waits for the answer.
+    """
 
     seconds: Sequence[float] = (0.0, 0.0, 0.0)
     fails_at: int | None = None
-    ended_ms: list[float] = field(default_factory=list)
+    outlasts_at: int | None = None
+    begun: Callable[[], None] | None = None
+    answered: Event = field(default_factory=Event)
+    overran: bool = False
 
     @property
     def stage_count(self) -> int:
@@ -55,7 +64,10 @@ class ScriptedRunner:
         if stage == self.fails_at:
             raise RunnerError("no memory", stage=stage)
         time.sleep(self.seconds[stage])
-        self.ended_ms.append(clock_ms())
+        if stage == self.outlasts_at:
+            if self.begun is not None:
+                self.begun()
+            self.overran = self.answered.wait(PATIENCE_S)
         output = np.zeros(3, np.float32)
         output[stage] = 4.0
         boundary = {} if stage == STAGES - 1 else {"tokens": np.zeros((1, 4, 8), np.float32)}
@@ -168,12 +180,13 @@ class Rig:
     """An engine and everything it emitted."""
 
     engine: Engine
+    answered: Event
     records: list[Record] = field(default_factory=list)
-    emitted_ms: list[float] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
         self.records.append(record)
-        self.emitted_ms.append(clock_ms())
+        if isinstance(record, Answer):
+            self.answered.set()
 
     def answers(self) -> list[Answer]:
         return [record for record in self.records if isinstance(record, Answer)]
@@ -198,18 +211,19 @@ def rig(
 ) -> Iterator[Rig]:
     made: list[Rig] = []
     policy: Policy = ScriptedPolicy(choose)
+    runner = runner if runner is not None else ScriptedRunner()
     engine = Engine(
         bundle,
-        runner if runner is not None else ScriptedRunner(),
+        runner,
         policy=policy,
         latency=LatencyModel([1.0] * STAGES),
-        budgets=budgets if budgets is not None else FixedBudget(Budget(BUDGET_MS)),
+        budgets=budgets if budgets is not None else NO_HURRY,
         clock=clock_ms,
         emit=lambda record: made[0].take(record),
         transport=transport,
         spending=spending,
     )
-    made.append(Rig(engine))
+    made.append(Rig(engine, runner.answered))
     with engine:
         yield made[0]
 
@@ -230,32 +244,33 @@ def test_an_exit_asked_for_before_any_evidence_runs_stage_0(tiny_bundle: Bundle)
 
 
 def test_an_overrunning_stage_does_not_delay_the_answer(tiny_bundle: Bundle) -> None:
-    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
-    with rig(tiny_bundle, runner=runner) as it:
+    runner = ScriptedRunner(outlasts_at=1)
+    with rig(tiny_bundle, runner=runner, budgets=FixedBudget(Budget(BUDGET_MS))) as it:
         answer = it.answer()
-        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert runner.overran
     assert (answer.exit, answer.reason) == (0, "deadline")
     assert it.answers() == [answer]
 
 
 def test_a_budget_that_shrinks_while_a_stage_runs_is_kept(tiny_bundle: Bundle) -> None:
     budgets = LatestBudget(Budget(60_000.0))
-    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    runner = ScriptedRunner(outlasts_at=1, begun=lambda: budgets.set(Budget(BUDGET_MS)))
     with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
-        Timer(OVERRUN_S / 4, lambda: budgets.set(Budget(OVERRUN_S * 1000 / 2))).start()
         answer = it.answer()
-        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert runner.overran
     assert answer.reason == "deadline"
-    assert answer.deadline_ms == OVERRUN_S * 1000 / 2
+    assert answer.deadline_ms == BUDGET_MS
 
 
 def test_a_budget_cut_to_less_than_has_passed_is_told(tiny_bundle: Bundle) -> None:
     budgets = LatestBudget(Budget(60_000.0))
-    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
+    passed_s = 0.05
+    runner = ScriptedRunner(
+        (passed_s, 0.0, 0.0), outlasts_at=1, begun=lambda: budgets.set(Budget(passed_s * 500))
+    )
     with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
-        Timer(OVERRUN_S / 2, lambda: budgets.set(Budget(OVERRUN_S * 1000 / 8))).start()
         answer = it.answer()
-        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert runner.overran
     assert not answer.on_time
     assert answer.cut
     assert answer.fate is Fate.LATE_CUT
@@ -297,10 +312,16 @@ def test_spending_is_counted_and_priced_where_a_sensor_tells_the_power(tiny_bund
 
 
 def test_a_budget_that_grows_lets_deeper_stages_run(tiny_bundle: Bundle) -> None:
-    budgets = LatestBudget(Budget(OVERRUN_S * 1000))
-    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S * 1.5, 0.0))
+    short_s = 1.0
+    budgets = LatestBudget(Budget(short_s * 1000))
+
+    def grow() -> None:
+        budgets.set(Budget(60_000.0))
+        assert not runner.answered.wait(short_s), "the first budget was in force"
+        runner.answered.set()
+
+    runner = ScriptedRunner(outlasts_at=1, begun=grow)
     with rig(tiny_bundle, runner=runner, budgets=budgets) as it:
-        Timer(OVERRUN_S / 4, lambda: budgets.set(Budget(60_000.0))).start()
         answer = it.answer()
     assert answer.exit == 2
 
@@ -313,15 +334,15 @@ def test_a_first_stage_that_is_too_slow_still_answers_late(tiny_bundle: Bundle) 
             return Decision(Action.EXIT, "deadline")
         return deepest(situation)
 
-    with rig(tiny_bundle, hurried, runner=runner) as it:
+    with rig(tiny_bundle, hurried, runner=runner, budgets=FixedBudget(Budget(BUDGET_MS))) as it:
         answer = it.answer()
     assert answer.exit == 0
     assert not answer.on_time
 
 
 def test_a_reply_answers_while_a_stage_still_runs(tiny_bundle: Bundle) -> None:
-    runner = ScriptedRunner(seconds=(0.0, OVERRUN_S, 0.0))
-    transport = HandTransport(after(OVERRUN_S / 8, reply()))
+    runner = ScriptedRunner(outlasts_at=1)
+    transport = HandTransport(after(0.05, reply()))
 
     def send_and_compute(situation: Situation) -> Decision:
         if situation.options and situation.offloads == 0:
@@ -333,10 +354,9 @@ def test_a_reply_answers_while_a_stage_still_runs(tiny_bundle: Bundle) -> None:
         send_and_compute,
         runner=runner,
         transport=transport,
-        budgets=FixedBudget(Budget(5000.0)),
     ) as it:
         answer = it.answer()
-        assert it.emitted_ms[0] < runner.ended_ms[1]
+    assert runner.overran
     assert (answer.place, answer.exit, answer.label, answer.reason) == (Place.GATEWAY, 2, 1, "gateway")
     assert [record.outcome for record in it.offloads()] == [OffloadOutcome.USED]
     assert transport.requests[0].bundle_digest == tiny_bundle.digest
@@ -344,7 +364,8 @@ def test_a_reply_answers_while_a_stage_still_runs(tiny_bundle: Bundle) -> None:
 
 def test_a_reply_that_never_comes_costs_nothing_but_the_bytes(tiny_bundle: Bundle) -> None:
     transport = HandTransport(lambda _future: None)
-    with rig(tiny_bundle, send_then_wait, transport=transport) as it:
+    hurried = FixedBudget(Budget(BUDGET_MS))
+    with rig(tiny_bundle, send_then_wait, transport=transport, budgets=hurried) as it:
         answer = it.answer()
     assert answer.reason == "deadline"
     assert (answer.exit, answer.place, answer.offloads) == (0, Place.DEVICE, 1)
@@ -353,9 +374,9 @@ def test_a_reply_that_never_comes_costs_nothing_but_the_bytes(tiny_bundle: Bundl
 
 def test_a_late_reply_is_recorded_and_changes_no_answer(tiny_bundle: Bundle) -> None:
     transport = HandTransport(lambda _future: None)
-    with rig(tiny_bundle, send_then_wait, transport=transport) as it:
+    hurried = FixedBudget(Budget(BUDGET_MS))
+    with rig(tiny_bundle, send_then_wait, transport=transport, budgets=hurried) as it:
         answer = it.answer()
-        time.sleep(BUDGET_MS / 1000)
         transport.pending[0].set_result(reply())
         it.engine.idle()
     assert it.answers() == [answer]
@@ -415,7 +436,7 @@ def test_no_option_is_shown_while_the_link_is_down_or_the_bytes_are_not_granted(
         it.answer()
     assert seen == [()] * 4
     seen.clear()
-    small = FixedBudget(Budget(BUDGET_MS, uplink_bytes=100))
+    small = FixedBudget(Budget(60_000.0, uplink_bytes=100))
     with rig(tiny_bundle, look, transport=HandTransport(lambda _future: None), budgets=small) as it:
         it.answer()
     assert all(option.payload_bytes <= 100 for options in seen for option in options)
@@ -444,7 +465,6 @@ def test_a_first_stage_that_fails_can_still_be_answered_by_a_gateway(tiny_bundle
         send_then_wait,
         runner=runner,
         transport=transport,
-        budgets=FixedBudget(Budget(5000.0)),
     ) as it:
         answer = it.answer()
     assert answer.place is Place.GATEWAY
@@ -483,7 +503,7 @@ def test_a_policy_that_learns_is_told_what_happened_in_order(tiny_bundle: Bundle
         ScriptedRunner(),
         policy=policy,
         latency=LatencyModel([1.0] * STAGES),
-        budgets=FixedBudget(Budget(5000.0)),
+        budgets=NO_HURRY,
         clock=clock_ms,
         emit=lambda _record: None,
         transport=HandTransport(after(0.02, reply())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from edgeexit.runner.protocol import Runner, StageOutput, Tensors
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport import topics
 from edgeexit.transport.address import BrokerAddress
-from edgeexit.transport.adverts import decode_advert
+from edgeexit.transport.adverts import Advert, decode_advert
 from edgeexit.transport.broker import Broker, BrokerKind
 from edgeexit.transport.exchange import ServedBundle
 from edgeexit.transport.mqtt import ConnectionConfig, ConnectionEvents, MqttConnection, Subscription
@@ -44,12 +45,12 @@ from edgeexit.transport.publication import Publication
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
 
-DEADLINE_MS = 1000.0
+DEADLINE_MS = 3000.0
 # The policy is shown this much less than is left. These tests are about faults, not about milliseconds, and
 # a virtual machine busy with other things was seen to stand still for 0.66 s.
-SPARE_MS = 700.0
+SPARE_MS = 2700.0
 # Stage 0 is quick, the others cannot be done by the deadline: only a gateway gets to the last exit.
-DEVICE_STAGE_MS = (20.0, 3000.0, 3000.0)
+DEVICE_STAGE_MS = (20.0, 9000.0, 9000.0)
 
 
 def monotonic_ms() -> float:
@@ -119,7 +120,7 @@ class ShakyLink:
             try:
                 if not whole:
                     raise OSError("cut")
-                far = socket.create_connection(("127.0.0.1", self._target_port), timeout=5.0)
+                far = socket.create_connection(("127.0.0.1", self._target_port), timeout=PATIENCE_S)
             except OSError:
                 near.close()
                 continue
@@ -335,15 +336,22 @@ class GatewayProcess:
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / script), *arguments],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
     def order(self, word: str) -> None:
-        """Write a line to its standard input."""
+        """Write a line to its standard input; it is obeyed when this returns."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
+        assert self._process.stdout.readline() == f"{word}\n"
+
+    def stop(self) -> None:
+        """SIGSTOP: from here on it answers nothing, and nobody is told."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -362,9 +370,10 @@ class GatewayProcess:
         """End it, however it is."""
         self._process.kill()
         self._process.wait(PATIENCE_S)
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 @dataclass
@@ -391,6 +400,10 @@ class House:
 
     def wait_for_ready(self) -> None:
         """Wait until a gateway has said that it is ready, the pool included."""
+        self.wait_for_advert(lambda advert: advert.state == "ready")
+
+    def wait_for_advert(self, wanted: Callable[[Advert], bool]) -> None:
+        """Wait until a gateway has said this."""
         heard: Queue[Publication] = Queue()
         watch = ConnectionConfig(
             address=self.broker.address,
@@ -398,7 +411,7 @@ class House:
             subscriptions=(Subscription(topics.GATEWAY_STATUS_FILTER),),
         )
         with MqttConnection(watch, ConnectionEvents(message=heard.put)):
-            while decode_advert(heard.get(timeout=PATIENCE_S).payload).state != "ready":
+            while not wanted(decode_advert(heard.get(timeout=PATIENCE_S).payload)):
                 pass
 
     def device(self, *, shaky: bool = False, pool: bool = False) -> Device:

@@ -1,7 +1,7 @@
 """A gateway that misbehaves on the wire: `python crooked_gateway.py BROKER ID BUNDLE`.
 
 Each line on standard input names how it answers from then on: honest, late, duplicated, foreign,
-corrupted, silent. The words `once idle` are never sent to it; it ends when its standard input does.
+corrupted, silent. The word comes back on standard output once it is obeyed. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -168,6 +168,8 @@ def main() -> None:
         threading.Thread(target=advertise, daemon=True).start()
         for line in sys.stdin:
             gateway.behave(line.strip())
+            sys.stdout.write(line)
+            sys.stdout.flush()
         ended.set()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeexit.errors import GatewayRefused, LinkDown
+from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadTimeout
 from edgeexit.transport.exchange import ServedBundle
 from edgeexit.transport.offload import MqttTransport, OffloadConfig
 from edgeexit.transport.pending import Window
@@ -87,29 +87,35 @@ def test_too_little_time_for_any_stage_is_too_late(ask: Ask) -> None:
 
 
 def test_time_for_some_stages_gives_the_deepest_of_them(ask: Ask) -> None:
-    # Between one stage and three; a machine that is too busy even for one says so.
+    # Between one stage and three; a machine that is too busy even for one says so, or nothing in time.
+    refusals: set[str] = set()
     end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
-        future = ask(2.5 * STAGE_MS)
-        error = future.exception(PATIENCE_S)
-        if error is None:
-            assert future.result().exit < 2
-            return
-        assert isinstance(error, GatewayRefused)
-        assert error.reason == "too_late"
-    raise AssertionError("no stage was ever in time")
+        try:
+            reply = ask(2.5 * STAGE_MS).result(PATIENCE_S)
+        except (GatewayRefused, LinkDown, OffloadTimeout) as error:
+            refusals.add(error.reason if isinstance(error, GatewayRefused) else "too_late")
+            time.sleep(0.02)
+            continue
+        assert reply.exit < 2
+        assert refusals <= {"too_late"}
+        return
+    raise AssertionError(f"no stage was ever in time: {refusals}")
 
 
 def test_more_than_can_be_served_in_time_is_busy(ask: Ask) -> None:
-    futures = [ask(1000.0)]
-    with contextlib.suppress(LinkDown):  # the transport leaves a busy gateway alone from its first refusal on
-        while len(futures) < 24:
-            futures.append(ask(1000.0))
-    ends = [future.exception(PATIENCE_S) for future in futures]
-    busy = [end for end in ends if isinstance(end, GatewayRefused) and end.reason == "busy"]
-    assert ends[0] is None
+    futures: list[Future[OffloadReply]] = []
+    busy: list[GatewayRefused] = []
+    end_s = time.monotonic() + PATIENCE_S
+    while not busy and time.monotonic() < end_s:
+        # The transport leaves a busy gateway alone from its first refusal on.
+        with contextlib.suppress(LinkDown, NoCredit):
+            futures.append(ask(2000.0))
+        ends = [future.exception() for future in futures if future.done()]
+        busy = [end for end in ends if isinstance(end, GatewayRefused) and end.reason == "busy"]
     assert busy
     assert all(end.retry_after_ms is not None and end.retry_after_ms > 0.0 for end in busy)
+    assert any(future.exception(PATIENCE_S) is None for future in futures)
 
 
 def test_bundle_that_no_gateway_has(house: House) -> None:
@@ -129,7 +135,7 @@ def test_bundle_that_no_gateway_has(house: House) -> None:
 
 
 def test_gateway_that_leaves_refuses_what_is_too_much_for_its_last_seconds(house: House) -> None:
-    gateway = house.slow_gateway(stage_ms=2000.0, when="served")
+    gateway = house.slow_gateway(stage_ms=10_000.0, when="served")
     transport = transport_of(house, house.bundle, pool=False)
     house.parts.callback(transport.close)
     transport.open()
@@ -137,7 +143,7 @@ def test_gateway_that_leaves_refuses_what_is_too_much_for_its_last_seconds(house
     ask = asking(transport, house.bundle)
     # Two are at work for longer than a leaving gateway waits, the others wait behind them.
     futures = [ask(60_000.0) for _ in range(4)]
-    time.sleep(0.5)
+    house.wait_for_advert(lambda advert: (advert.free_slots, advert.queue_depth) == (0, 2))
     gateway.terminate()
     reasons = []
     for future in futures:

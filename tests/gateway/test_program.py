@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.broker, pytest.mark.process, pytest.mark.litert]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 GATEWAY = "gw-1"
 MAIN = """
 import sys
@@ -81,7 +81,7 @@ class Asker:
         request_id = self.serial.to_bytes(16, "big")
         boundary = int(topic.rsplit("/", 1)[1])
         specs = bundle.manifest.boundaries[min(boundary, 2)].tensors
-        budget_left_ms = changed.get("budget_left_ms", 20_000.0)
+        budget_left_ms = changed.get("budget_left_ms", 60_000.0)
         assert isinstance(budget_left_ms, float)
         data = frames.request(
             request_id,
@@ -102,7 +102,7 @@ class Asker:
             response_topic=response_topic or topics.device_reply("porch"),
             correlation=request_id,
             content_type=frames.CONTENT_TYPE,
-            expiry_s=20,
+            expiry_s=60,
         )
 
     def reply(self) -> tuple[Frame, Publication]:
@@ -141,6 +141,10 @@ class Footprint:
     threads: int
     files: int
     rss_kib: int
+
+    def fits(self, before: Footprint) -> bool:
+        """Whether there are no more threads and files than before."""
+        return self.threads <= before.threads and self.files <= before.files
 
 
 @dataclass
@@ -193,6 +197,13 @@ def start_gateway(tmp_path: Path, tiny_bundle: Bundle, broker: Broker) -> Iterat
         if gateway.process.poll() is None:
             gateway.process.kill()
         gateway.process.wait(PATIENCE_S)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 def ready(advert: Advert) -> bool:
@@ -249,8 +260,10 @@ def test_advert_is_retained_and_an_orderly_end_is_told_before_the_goodbye(
     second = asker.advert(lambda advert: ready(advert) and advert.sequence > first.sequence)
     assert second.boot_id == first.boot_id
     assert gateway.stop() == 0
-    states = [asker.advert(lambda advert: not ready(advert)).state for _ in range(2)]
-    assert states == ["draining", "disconnected"]
+    states = [asker.advert(lambda advert: not ready(advert)).state]
+    while states[-1] != "disconnected":
+        states.append(asker.advert(lambda _: True).state)
+    assert list(dict.fromkeys(states)) == ["draining", "disconnected"]
 
     retained: queue.Queue[Publication] = queue.Queue()
     late = ConnectionConfig(
@@ -301,18 +314,19 @@ def test_broker_that_comes_late_or_again_is_found(
 ) -> None:
     broker.kill()
     gateway = start_gateway()
-    end_s = time.monotonic() + PATIENCE_S
-    while "ready" not in (gateway.log_file.read_text(encoding="utf-8") if gateway.log_file.exists() else ""):
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    eventually(lambda: gateway.log_file.exists() and "ready" in gateway.log_file.read_text(encoding="utf-8"))
     broker.start()
     assert asker.connection.wait_up(PATIENCE_S)
     asker.advert(ready)
     before = gateway.footprint()
-    broker.restart()
+    broker.kill()
+    eventually(lambda: not asker.connection.is_up)
+    while not asker.messages.empty():  # nothing that was said before this counts
+        asker.messages.get()
+    broker.start()
     asker.advert(ready)
-    after = gateway.footprint()
-    assert (after.threads, after.files) == (before.threads, before.files)
+    # It may be looking through its store just now.
+    eventually(lambda: gateway.footprint().fits(before))
     assert asker.connection.wait_up(PATIENCE_S)
     asker.ask(tiny_bundle, topics.gateway_infer(GATEWAY, tiny_bundle.digest, 0))
     assert asker.reply()[0].header.status is Status.OK
@@ -338,7 +352,7 @@ def test_thousands_of_requests_leave_nothing_behind(
             asker.reply()
         footprints.append(gateway.footprint())
     first, second = footprints
-    assert (first.threads, first.files) == (second.threads, second.files)
+    eventually(lambda: gateway.footprint().fits(first))
     # 1,500 requests that left but 3 KiB each behind would be 4.4 MiB; what is remembered of each for a few
     # seconds, its id, is a tenth of that.
     assert second.rss_kib - first.rss_kib < 4096

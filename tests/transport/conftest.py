@@ -38,7 +38,7 @@ Manner = Literal["honest", "silent", "busy", "twice", "corrupt", "wrong_shape", 
 
 
 def make_request(
-    *, frame: int = 1, boundary: int = 2, codec: str = "raw", values: int = 100, budget_ms: float = 1000.0
+    *, frame: int = 1, boundary: int = 2, codec: str = "raw", values: int = 100, budget_ms: float = 60_000.0
 ) -> OffloadRequest:
     """A request whose answer the test gateway's arithmetic tells."""
     hidden = np.linspace(0.0, 1.0, values, dtype=np.float32).reshape(1, values)
@@ -58,10 +58,12 @@ def answer(payload: bytes) -> bytes:
 class Gateway:
     """A gateway over a real connection, with a manner that tests change."""
 
-    def __init__(self, address: BrokerAddress, name: str = "gw-1", *, digest: str = DIGEST) -> None:
+    def __init__(
+        self, address: BrokerAddress, name: str = "gw-1", *, digest: str = DIGEST, advertises: bool = True
+    ) -> None:
         self.name = name
         self.manner: Manner = "honest"
-        self.advertises = True
+        self.advertises = advertises
         self.requests = 0
         self.pings = 0
         self.kept: list[tuple[str, bytes, bytes | None]] = []
@@ -122,29 +124,31 @@ class Gateway:
         assert topics.is_reply(topic)
         asked = wire.decode(message.payload).header
         correlation = message.correlation
-        if self.manner == "silent":
+        manner = self.manner
+        if asked.kind is Kind.REQUEST:
+            self.requests += 1
+        if manner == "silent":
             return
         reply = answer(message.payload)
         if asked.kind is Kind.PING:
             self.pings += 1
             self.connection.publish(topic, reply, correlation=correlation)
             return
-        self.requests += 1
-        if self.manner == "late":
+        if manner == "late":
             self.kept.append((topic, reply, correlation))
             return
-        if self.manner == "busy":
+        if manner == "busy":
             reply = frames.refusal_of(asked, Status.BUSY, retry_after_ms=60_000.0)
-        elif self.manner == "failing":
+        elif manner == "failing":
             reply = frames.refusal_of(asked, Status.FAILED)
-        elif self.manner == "corrupt":
+        elif manner == "corrupt":
             self.connection.publish(topic, reply[:40] + b"\xff" + reply[41:], correlation=correlation)
             self.connection.publish(topic, reply[:-16], correlation=correlation)
             self.connection.publish(topic, b"not a frame", correlation=correlation)
-        elif self.manner == "wrong_shape":
+        elif manner == "wrong_shape":
             wrong = np.zeros(5, np.float32)
             reply = frames.reply_to(asked, wrong, exit_index=3, queue_ms=0.0, compute_ms=0.0)
-        elif self.manner == "foreign":
+        elif manner == "foreign":
             for other in (secrets.token_bytes(16), asked.request_id[:8] + b"\xff" * 8):
                 stranger = wire.Header(
                     kind=Kind.REPLY, request_id=other, bundle_digest=asked.bundle_digest, stage_out=3
@@ -154,13 +158,17 @@ class Gateway:
                 kind=Kind.REPLY, request_id=asked.request_id, bundle_digest=bytes(16), stage_out=3
             )
             self.connection.publish(topic, wire.encode(mixed_up), correlation=correlation)
-        for _ in range(2 if self.manner == "twice" else 1):
+        for _ in range(2 if manner == "twice" else 1):
             self.connection.publish(topic, reply, qos=message.qos, correlation=correlation)
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
-    """Wait until something is so; the bound only ends a test that would hang."""
-    until_s = time.monotonic() + within_s
+# Waits end as soon as what they wait for is so; this only ends a test that would hang.
+PATIENCE_S = 60.0
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    until_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < until_s, "it never came to be"
         threading.Event().wait(0.01)
@@ -172,10 +180,12 @@ class Site:
     def __init__(self) -> None:
         self._open = ExitStack()
 
-    def gateway(self, address: BrokerAddress, name: str = "gw-1", *, digest: str = DIGEST) -> Gateway:
+    def gateway(
+        self, address: BrokerAddress, name: str = "gw-1", *, digest: str = DIGEST, advertises: bool = True
+    ) -> Gateway:
         """A gateway that is up."""
-        gateway = self._open.enter_context(Gateway(address, name, digest=digest))
-        assert gateway.connection.wait_up(20.0), gateway.connection.error
+        gateway = self._open.enter_context(Gateway(address, name, digest=digest, advertises=advertises))
+        assert gateway.connection.wait_up(PATIENCE_S), gateway.connection.error
         return gateway
 
     def transport(

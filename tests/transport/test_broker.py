@@ -35,7 +35,7 @@ def _answers(address: BrokerAddress) -> bool:
         ConnectionConfig(address, "probe"), ConnectionEvents(message=lambda message: None)
     )
     with connection:
-        return connection.wait_up(20.0)
+        return connection.wait_up(60.0)
 
 
 @pytest.mark.broker
@@ -44,7 +44,7 @@ def test_a_broker_lives_as_long_as_its_context(broker: Broker) -> None:
     broker.stop()
     assert not broker.is_running
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", broker.port), timeout=5.0)
+        socket.create_connection(("127.0.0.1", broker.port), timeout=60.0)
 
 
 @pytest.mark.broker
@@ -105,10 +105,10 @@ def test_without_any_broker_the_error_names_the_package(monkeypatch: pytest.Monk
 class ShippedBroker:
     """mosquitto with the shipped configuration, its paths and ports moved to a folder of the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hold_port: Callable[[], int]) -> None:
         self.folder = folder
-        self.tls = BrokerAddress("127.0.0.1", _free_port(), tls=True)
-        self.local = BrokerAddress("127.0.0.1", _free_port())
+        self.tls = BrokerAddress("127.0.0.1", hold_port(), tls=True)
+        self.local = BrokerAddress("127.0.0.1", hold_port())
         config = (SHIPPED / "mosquitto.conf").read_text(encoding="utf-8")
         for old, new in (
             ("/etc/mosquitto/edgeexit", str(folder)),
@@ -137,8 +137,8 @@ class ShippedBroker:
         return Credentials(name, self.folder / f"{name}.password", self.folder / "ca.crt" if tls else None)
 
     def await_ready(self) -> None:
-        until_s = time.monotonic() + 20.0
-        while not _listens(self.tls):
+        until_s = time.monotonic() + 60.0
+        while not (_listens(self.tls) and _listens(self.local)):
             if self._process.poll() is not None or time.monotonic() > until_s:
                 self.stop()
                 pytest.fail("mosquitto does not start with the shipped configuration")
@@ -146,12 +146,14 @@ class ShippedBroker:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=20.0)
+        self._process.communicate(timeout=60.0)
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShippedBroker]:
-    running = ShippedBroker(tmp_path_factory.mktemp("shipped"))
+def shipped(
+    tmp_path_factory: pytest.TempPathFactory, hold_port: Callable[[], int]
+) -> Iterator[ShippedBroker]:
+    running = ShippedBroker(tmp_path_factory.mktemp("shipped"), hold_port)
     running.await_ready()
     yield running
     running.stop()
@@ -178,7 +180,7 @@ class Inbox:
 
     def await_message(self, topic: str, writer: str) -> None:
         with self.came:
-            assert self.came.wait_for(lambda: (topic, writer) in self.delivered, timeout=20.0)
+            assert self.came.wait_for(lambda: (topic, writer) in self.delivered, timeout=60.0)
 
 
 PERMISSIONS = [
@@ -203,7 +205,7 @@ def test_the_shipped_rules_deliver_what_they_should_and_nothing_else(
 ) -> None:
     inbox = Inbox(shipped, reader, topic)
     with inbox.connection:
-        assert inbox.connection.wait_up(20.0), inbox.connection.error
+        assert inbox.connection.wait_up(60.0), inbox.connection.error
         if stranger is not None:
             _publish_as(shipped, stranger, topic)
         _publish_as(shipped, writer, topic)
@@ -215,7 +217,7 @@ def test_the_shipped_rules_deliver_what_they_should_and_nothing_else(
 def test_a_device_cannot_read_the_tensors_of_others(shipped: ShippedBroker) -> None:
     inbox = Inbox(shipped, "porch-2", f"{topics.PREFIX}/#")
     with inbox.connection:
-        assert inbox.connection.wait_up(20.0)
+        assert inbox.connection.wait_up(60.0)
         _publish_as(shipped, "porch-1", topics.gateway_infer("gw-1", "a" * 12, 2))
         _publish_as(shipped, "gw-1", topics.device_reply("porch-1"))
         _publish_as(shipped, "gw-1", topics.gateway_status("gw-1"))
@@ -230,7 +232,7 @@ def test_tls_with_a_password_connects_and_without_the_authority_does_not(
     nothing = ConnectionEvents(lambda message: None)
     trusted = ConnectionConfig(shipped.tls, "tls-1", credentials=shipped.credentials("porch-1", tls=True))
     with MqttConnection(trusted, nothing) as connection:
-        assert connection.wait_up(20.0), connection.error
+        assert connection.wait_up(60.0), connection.error
         connection.publish(topics.device_status("porch-1"), bytes(500_000), qos=1)
         wait(lambda: connection.backlog_bytes < 1000)
         assert connection.is_up
@@ -261,7 +263,7 @@ def _publish_as(shipped: ShippedBroker, user: str, topic: str) -> None:
     """Publish in this user's name; the broker has read it before it accepts a later connection."""
     config = ConnectionConfig(shipped.local, f"{user}-writer", credentials=shipped.credentials(user))
     with MqttConnection(config, ConnectionEvents(lambda message: None)) as connection:
-        assert connection.wait_up(20.0), connection.error
+        assert connection.wait_up(60.0), connection.error
         connection.publish(topic, user.encode(), qos=1)
 
 
@@ -289,14 +291,7 @@ def _run(program: str, *arguments: str) -> None:
 
 def _listens(address: BrokerAddress) -> bool:
     try:
-        socket.create_connection((address.host, address.port), timeout=1.0).close()
+        socket.create_connection((address.host, address.port), timeout=60.0).close()
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

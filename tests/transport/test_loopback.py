@@ -34,11 +34,11 @@ def transport(serve: Serve, bundle: ServedBundle) -> Iterator[LoopbackTransport]
 
 
 def _result(future: Future[OffloadReply]) -> OffloadReply:
-    return future.result(timeout=20.0)
+    return future.result(timeout=60.0)
 
 
 def _error(future: Future[OffloadReply]) -> BaseException | None:
-    return future.exception(timeout=20.0)
+    return future.exception(timeout=60.0)
 
 
 @pytest.mark.parametrize("codec", ["raw", "f16", "int8", "u8"])
@@ -53,7 +53,7 @@ def test_a_reply_says_what_it_answers_and_what_it_cost(
 
 
 def test_out_of_credit_is_refused_and_never_queued(transport: LoopbackTransport, ask: Ask) -> None:
-    transport.conditions = LinkConditions(up_ms=10_000.0)
+    transport.conditions = LinkConditions(up_ms=60_000.0)
     futures = [transport.submit(ask(frame=frame)) for frame in range(2)]
     with pytest.raises(NoCredit):
         transport.submit(ask())
@@ -66,13 +66,15 @@ def test_out_of_credit_is_refused_and_never_queued(transport: LoopbackTransport,
 
 
 def test_the_deadline_frees_credit_and_a_late_reply_still_teaches(
-    transport: LoopbackTransport, ask: Ask, wait: Wait
+    serve: Serve, bundle: ServedBundle, ask: Ask, wait: Wait
 ) -> None:
-    transport.conditions = LinkConditions(down_ms=60.0)
+    transport = LoopbackTransport(serve, bundle, conditions=LinkConditions(down_ms=60.0), late_ms=60_000.0)
+    transport.open()
     future = transport.submit(ask(budget_ms=1.0))
     wait(lambda: transport.status().in_flight == 0)
     assert _result(future).elapsed_ms >= 60.0
     assert transport.counters.late == 1
+    transport.close()
 
 
 def test_silence_ends_in_a_timeout(transport: LoopbackTransport, ask: Ask) -> None:
@@ -104,7 +106,7 @@ def test_a_second_copy_of_a_reply_is_counted_and_dropped(
 def test_a_cut_fails_what_is_pending_at_once_and_mending_resumes(
     transport: LoopbackTransport, ask: Ask
 ) -> None:
-    transport.conditions = LinkConditions(up_ms=50.0)
+    transport.conditions = LinkConditions(up_ms=60_000.0)
     future = transport.submit(ask())
     transport.cut("cable pulled")
     assert isinstance(future.exception(timeout=0), LinkDown)
@@ -114,6 +116,7 @@ def test_a_cut_fails_what_is_pending_at_once_and_mending_resumes(
         transport.probe(100)
     assert not transport.status().up
     transport.mend()
+    transport.conditions = LinkConditions()
     assert _result(transport.submit(ask(frame=9))).output[0] == 9.0
 
 
@@ -133,7 +136,7 @@ def test_a_gateway_that_raises_is_a_refusal(bundle: ServedBundle, ask: Ask) -> N
 
 @pytest.mark.parametrize("size_bytes", [0, 1000, 100_000, 10_000_000])
 def test_a_ping_has_about_the_size_asked_for(transport: LoopbackTransport, size_bytes: int) -> None:
-    pong = transport.probe(size_bytes).result(timeout=20.0)
+    pong = transport.probe(size_bytes).result(timeout=60.0)
     capped = min(size_bytes, wire.FRAME_CAP_BYTES)
     assert pong.uplink_bytes <= wire.FRAME_CAP_BYTES
     assert abs(pong.uplink_bytes - max(capped, 64)) <= 64
@@ -156,13 +159,13 @@ def test_callbacks_may_submit_again(transport: LoopbackTransport, ask: Ask) -> N
         transport.submit(ask(frame=2)).add_done_callback(lambda _: done.set())
 
     transport.submit(ask(frame=1)).add_done_callback(again)
-    assert done.wait(20.0)
+    assert done.wait(60.0)
 
 
 def test_closing_fails_what_is_pending_and_may_be_repeated(
     serve: Serve, bundle: ServedBundle, ask: Ask
 ) -> None:
-    transport = LoopbackTransport(serve, bundle, conditions=LinkConditions(up_ms=10_000.0))
+    transport = LoopbackTransport(serve, bundle, conditions=LinkConditions(up_ms=60_000.0))
     transport.open()
     future = transport.submit(ask())
     transport.close()

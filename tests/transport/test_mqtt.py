@@ -47,6 +47,7 @@ class Peer:
         answers: bool = False,
         will: Will | None = None,
         backlog_cap_bytes: int = 4 << 20,
+        goodbye_s: float = 1.0,
     ) -> None:
         self.got: list[Publication] = []
         self.ups = 0
@@ -59,13 +60,14 @@ class Peer:
             will=will,
             backoff_s=QUICK,
             backlog_cap_bytes=backlog_cap_bytes,
+            goodbye_s=goodbye_s,
         )
         events = ConnectionEvents(self._take, up=self._up, down=self.downs.append, tick_s=0.05)
         self.connection = MqttConnection(config, events)
 
     def __enter__(self) -> Peer:
         self.connection.open()
-        assert self.connection.wait_up(20.0), self.connection.error
+        assert self.connection.wait_up(60.0), self.connection.error
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -172,7 +174,7 @@ def test_an_exception_in_a_callback_is_logged_and_harmless(
         fail, up=fail_always, down=lambda why: fail_always(), tick=fail_always, tick_s=0.05
     )
     with caplog.at_level(logging.CRITICAL), MqttConnection(config, events) as connection:
-        assert connection.wait_up(20.0)
+        assert connection.wait_up(60.0)
         for number in range(3):
             connection.publish("t", bytes([number]), qos=1)
         wait(lambda: len(calls) == 3)
@@ -200,7 +202,7 @@ def test_down_is_told_once_and_up_again_after_healing(broker: Broker, wait: Wait
 
 def test_a_goodbye_sends_what_is_queued_and_no_will(broker: Broker, wait: Wait) -> None:
     with Peer(broker.address, "b", "t", "will", qos=1) as watcher:
-        with Peer(broker.address, "a", will=Will("will", b"lost")) as leaver:
+        with Peer(broker.address, "a", will=Will("will", b"lost"), goodbye_s=60.0) as leaver:
             for number in range(50):
                 leaver.connection.publish("t", bytes([number]) * 20_000)
         wait(lambda: len(watcher.got) == 50)
@@ -217,14 +219,14 @@ def _publish_many(connection: MqttConnection, payload: bytes, *, qos: int) -> No
 
 
 PROGRAM = """
-import sys, time
+import sys
 from edgeexit.transport.address import BrokerAddress
 from edgeexit.transport.mqtt import ConnectionConfig, ConnectionEvents, MqttConnection, Will
 config = ConnectionConfig(BrokerAddress("127.0.0.1", int(sys.argv[1])), "doomed", will=Will("will", b"lost"))
 with MqttConnection(config, ConnectionEvents(lambda message: None)) as connection:
-    assert connection.wait_up(20.0)
+    assert connection.wait_up(60.0)
     print("up", flush=True)
-    time.sleep(60.0)
+    sys.stdin.read()
 """
 
 
@@ -232,7 +234,9 @@ with MqttConnection(config, ConnectionEvents(lambda message: None)) as connectio
 def test_a_killed_program_leaves_its_will(broker: Broker, wait: Wait) -> None:
     with Peer(broker.address, "b", "will") as watcher:
         program = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(broker.port)], stdout=subprocess.PIPE
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(broker.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert program.stdout is not None
         assert program.stdout.readline() == b"up\n"
@@ -311,7 +315,7 @@ def test_closing_while_no_broker_answers_ends_soon(wait: Wait) -> None:
         assert error is not None
         assert error.why == "the broker does not answer"
         connection.close()
-        assert not any(thread.name == "mqtt-a" for thread in threading.enumerate())
+        wait(lambda: not any(thread.name == "mqtt-a" for thread in threading.enumerate()))
 
 
 def test_a_peer_that_is_no_broker_is_survived(wait: Wait) -> None:
@@ -386,7 +390,7 @@ def test_a_packet_over_our_cap_is_not_read(packet: bytes) -> None:
         connection.open()
         client, _ = server.accept()
         with client:
-            client.settimeout(20.0)
+            client.settimeout(60.0)
             client.sendall(bytes([0x20, 3, 0, 0, 0]) + packet)  # CONNACK, then a PUBLISH
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(4096):

@@ -30,18 +30,18 @@ Wait = Callable[[Callable[[], bool]], None]
 
 
 def _result(future: Future[OffloadReply]) -> OffloadReply:
-    return future.result(timeout=30.0)
+    return future.result(timeout=60.0)
 
 
 def _error(future: Future[OffloadReply]) -> BaseException | None:
-    return future.exception(timeout=30.0)
+    return future.exception(timeout=60.0)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_tensors_of_every_size_are_answered(broker: Broker, site: Site, ask: Ask, qos: int) -> None:
     transport, _ = site.pair(broker.address, qos=qos)
     for values in (1, 250, 4_000, 10_000, 37_500, 150_000):
-        reply = _result(transport.submit(ask(frame=values, values=values, budget_ms=20_000.0)))
+        reply = _result(transport.submit(ask(frame=values, values=values, budget_ms=60_000.0)))
         assert reply.output.tolist() == [values, 2.0, values]
         assert reply.uplink_bytes > 4 * values
         assert reply.gateway == "gw-1"
@@ -66,7 +66,7 @@ def test_a_gateway_that_names_no_ability_gets_nothing_packed(mosquitto: Broker, 
 
 def test_a_ping_comes_back(broker: Broker, site: Site) -> None:
     transport, gateway = site.pair(broker.address)
-    pong = transport.probe(50_000).result(timeout=30.0)
+    pong = transport.probe(50_000).result(timeout=60.0)
     assert pong.gateway == "gw-1"
     assert abs(pong.uplink_bytes - 50_000) <= 64
     assert gateway.requests == 0
@@ -143,7 +143,7 @@ def test_many_broker_deaths_leave_no_future_open_and_leak_nothing(
             wait(lambda: transport.status().up)
         stop.set()
         for engine in running:
-            engine.result(timeout=30.0)
+            engine.result(timeout=60.0)
     wait(lambda: all(future.done() for future in futures))
     assert transport.status().in_flight == 0
     wait(lambda: _descriptors() <= before)
@@ -161,14 +161,17 @@ def test_a_gateway_that_vanishes_fails_its_requests_at_once(
 ) -> None:
     transport, gateway = site.pair(broker.address)
     gateway.manner = "silent"
-    future = transport.submit(ask(budget_ms=60_000.0))
-    wait(lambda: gateway.connection.backlog_bytes == 0)
+    future = transport.submit(ask())
+    wait(lambda: gateway.requests == 1)
+    # It comes back by itself in no time, and says so only when it is told to.
+    gateway.advertises = False
     gateway.crash()
     assert isinstance(_error(future), LinkDown)
     wait(lambda: not transport.status().up)
     with pytest.raises(LinkDown):
         transport.submit(ask())
     gateway.manner = "honest"
+    gateway.advertises = True
     wait(lambda: transport.status().up)
     assert _result(transport.submit(ask(frame=6))).output[0] == 6.0
 
@@ -235,7 +238,7 @@ def test_foreign_replies_are_harmless(broker: Broker, site: Site, ask: Ask) -> N
 
 
 def test_late_replies_teach_until_nobody_waits(broker: Broker, site: Site, ask: Ask, wait: Wait) -> None:
-    transport, gateway = site.pair(broker.address, late_ms=3000.0)
+    transport, gateway = site.pair(broker.address, late_ms=60_000.0)
     gateway.manner = "late"
     future = transport.submit(ask(frame=4, budget_ms=1.0))
     wait(lambda: bool(gateway.kept) and transport.status().in_flight == 0)
@@ -243,10 +246,13 @@ def test_late_replies_teach_until_nobody_waits(broker: Broker, site: Site, ask: 
     gateway.send_kept()
     assert _result(future).output[0] == 4.0
     assert transport.counters.late == 1
-    given_up = transport.submit(ask(budget_ms=1.0))
+    impatient = site.transport(broker.address, "porch-2", late_ms=1.0)
+    wait(lambda: impatient.status().up)
+    given_up = impatient.submit(ask(budget_ms=1.0))
     assert isinstance(_error(given_up), OffloadTimeout)
+    wait(lambda: bool(gateway.kept))
     gateway.send_kept()
-    wait(lambda: transport.counters.expired == 1)
+    wait(lambda: impatient.counters.expired == 1)
 
 
 def test_silence_opens_the_circuit_and_a_ping_closes_it(
@@ -257,11 +263,10 @@ def test_silence_opens_the_circuit_and_a_ping_closes_it(
     for _ in range(3):
         transport.submit(ask(budget_ms=1.0))
         wait(lambda: transport.status().in_flight == 0)
-    wait(lambda: not transport.status().up)
-    requests = gateway.requests
+    wait(lambda: not transport.status().up and gateway.requests == 3)
     gateway.manner = "honest"
     wait(lambda: transport.status().up)
-    assert gateway.requests == requests
+    assert gateway.requests == 3
     assert gateway.pings >= 1
 
 
@@ -277,7 +282,7 @@ def test_garbage_for_adverts_is_harmless(mosquitto: Broker, site: Site, ask: Ask
     transport, _ = site.pair(mosquitto.address)
     config = ConnectionConfig(mosquitto.address, "vandal")
     with MqttConnection(config, ConnectionEvents(lambda message: None)) as vandal:
-        assert vandal.wait_up(20.0)
+        assert vandal.wait_up(60.0)
         for payload in (b"", b"{}", b"\xff" * 100, b"[" * 50_000):
             vandal.publish(topics.gateway_status("gw-evil"), payload, qos=1)
             vandal.publish(topics.device_reply("porch-1"), payload, qos=1)
@@ -288,13 +293,12 @@ def test_garbage_for_adverts_is_harmless(mosquitto: Broker, site: Site, ask: Ask
 def test_the_pool_serves_where_no_advert_is_fresh(
     mosquitto: Broker, site: Site, ask: Ask, wait: Wait
 ) -> None:
-    gateway = site.gateway(mosquitto.address)
-    gateway.advertises = False
+    site.gateway(mosquitto.address, advertises=False)
     transport = site.transport(mosquitto.address, pool=True)
     wait(lambda: transport.connection.is_up)
-    wait(lambda: transport.status().gateways == 0)
+    assert transport.status().gateways == 0
     assert transport.status().up
-    reply = _result(transport.submit(ask(frame=8, budget_ms=20_000.0)))
+    reply = _result(transport.submit(ask(frame=8, budget_ms=60_000.0)))
     assert reply.output[0] == 8.0
     assert reply.gateway == "pool"
 
@@ -346,7 +350,7 @@ def test_what_the_broker_would_not_take_is_not_sent(site: Site, ask: Ask, wait: 
             transport.submit(ask(values=20_000))
         assert caught.value.status == 413
         # At the limit it still goes through, and the connection lives.
-        reply = _result(transport.submit(ask(values=16_000, budget_ms=20_000.0)))
+        reply = _result(transport.submit(ask(values=16_000, budget_ms=60_000.0)))
         assert reply.output[2] == 16_000.0
         assert transport.connection.connects == 1
         assert gateway.requests == 1
