@@ -24,8 +24,11 @@ STOP_GAIN = 0.001
 STOP_QUALITY = 0.99
 # Deeper exits are believed to be worse only from this difference on, the error of a bin of 200 samples.
 WORSE_BY = 0.01
-# A reply less likely than this is not waited for: the frame is closed, which cancels the request.
-WAIT_PROBABILITY = 0.01
+# No reply that is under way is given less than this chance. Over the development traces (all rows of one
+# device, two seeds of 800 frames) a policy that always waited had 56 of 4,884 replies in time of which the
+# forecast had said at some moment that they were at most 1 % likely, 49 of them of the 4,633 that it held
+# to be impossible. So a frame is closed before its reply only where waiting costs something.
+FAINT_REPLY = 0.011
 # A reply that is past its usual time is taken to need this share of that time again.
 OVERDUE_SHARE = 0.25
 
@@ -102,8 +105,8 @@ class HedgedGain:
         if in_flight is None:
             return _NOTHING_BETTER
         ahead = quality[situation.stage_count - 1] - held
-        wanted = ahead >= -WORSE_BY and reply * ahead >= _waiting_price(situation, in_flight)
-        if wanted and reply > WAIT_PROBABILITY:
+        chance = max(reply, FAINT_REPLY)
+        if ahead >= -WORSE_BY and chance * ahead >= _waiting_price(situation, in_flight):
             return Decision(Action.WAIT, "reply-expected", wait_ms=limit_ms)
         return _HOPELESS
 

@@ -199,7 +199,7 @@ def test_certified_thresholds_are_obeyed() -> None:
     assert strict.decide(after_first(evidence_quality)).action is not Action.EXIT
 
 
-def test_it_waits_for_a_reply_that_is_likely_and_closes_the_frame_when_it_is_not() -> None:
+def test_it_waits_for_a_reply_unless_waiting_costs_more_than_it_promises() -> None:
     policy = HedgedGain(tables=TABLES)
     late = replace(
         after_first((0.5, 0.6, 0.7, 0.8), in_flight=InFlight(IMAGE, 60.0), offloads=1), remaining_ms=30.0
@@ -207,8 +207,11 @@ def test_it_waits_for_a_reply_that_is_likely_and_closes_the_frame_when_it_is_not
     waiting = policy.decide(late)
     assert waiting.action is Action.WAIT
     assert waiting.wait_ms == pytest.approx(30.0)
-    hopeless = policy.decide(replace(late, link=Link(reply=0.0)))
+    unlikely = replace(late, link=Link(reply=0.0))
+    assert policy.decide(unlikely).action is Action.WAIT
+    hopeless = policy.decide(replace(unlikely, time_price=0.001))
     assert (hopeless.action, hopeless.reason) == (Action.EXIT, "reply-hopeless")
+    assert policy.decide(replace(late, time_price=0.001)).action is Action.WAIT
 
 
 def test_dear_energy_stops_the_hedge_while_a_reply_is_all_but_certain() -> None:
