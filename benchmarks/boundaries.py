@@ -32,10 +32,11 @@ from edgeexit.bundle.manifest import CodecName, TensorSpec
 from edgeexit.models.packers import Bottleneck, PackerModules, pooling
 from edgeexit.models.protocol import IMAGE, State, run_stage
 from edgeexit.models.vit import TOKENS, VisionTransformer
+from edgeexit.models.windows import PATCHES
 from edgeexit.training.bottleneck import (
     BottleneckProgress,
     BottleneckTraining,
-    bits_per_token,
+    bits_per_row,
     train_bottleneck,
 )
 from edgeexit.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint, settings_key
@@ -233,10 +234,10 @@ class Bench:
             self._packed(packer, tokens, samples)
         values = bottleneck.pack(torch.from_numpy(tokens))
         for packer in bottleneck.halves(TOKENS, boundary):
-            width = int(packer.name.removeprefix("bottleneck"))
-            bits = float(bits_per_token(values[..., :width].round(), bottleneck.levels[:width]))
+            width = PATCHES * int(packer.name.removeprefix("bottleneck"))
+            bits = float(bits_per_row(values[..., :width].round(), bottleneck.levels[:width]))
             for codec in packer.codecs:
-                self._tallies[boundary, codec].ideal_bits += bits * self._tokens * len(tokens)
+                self._tallies[boundary, codec].ideal_bits += bits * values.shape[1] * len(tokens)
 
     def _packed(self, packer: PackerModules, tokens: Tokens, samples: Samples) -> None:
         made = packer.pack(**{TOKENS: torch.from_numpy(tokens)})[packer.name].numpy()

@@ -8,25 +8,14 @@ on the gateway, which sees all tokens, makes up for what is missing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
 
 from edgeexit.bundle.manifest import CodecName
-from edgeexit.errors import UnsupportedModel
-from edgeexit.models.encoder import EncoderBlock
+from edgeexit.models.grid import square_grid
 from edgeexit.models.protocol import State
-from edgeexit.models.vit import INIT_STD
-
-# A value of four bits: the whole numbers between these.
-LOWEST, HIGHEST = -8, 7
-
-# Class, distillation and register tokens: DINOv2 with registers has five before its patches.
-MOST_PREFIX_TOKENS = 5
-
-# Channels that one head of attention sees in every ViT of the families known.
-HEAD_DIM = 32
+from edgeexit.models.windows import HIGHEST, LOWEST, PATCHES, WindowPack, Windows, WindowUnpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +61,6 @@ class Mixing(nn.Module):
         return torch.matmul(self.weights, tokens)  # M N, B N D -> B M D
 
 
-def square_grid(tokens: int) -> tuple[int, int]:
-    """How many prefix tokens there are, and the patches along one side of a square image.
-
-    Raises: UnsupportedModel when no square lies below so many tokens.
-    """
-    for prefix in range(MOST_PREFIX_TOKENS + 1):
-        side = isqrt(max(0, tokens - prefix))
-        if side > 1 and prefix + side * side == tokens:
-            return prefix, side
-    raise UnsupportedModel(
-        f"{tokens} tokens are no square of patches",
-        expected="prefix tokens and the patches of a square image",
-    )
-
-
 def pooling(tensor: str, tokens: int, boundary: int) -> PackerModules:
     """Token reduction: the mean of each two by two patches, interpolated between their centres.
 
@@ -121,42 +95,6 @@ def _beside_prefix(prefix: int, patches: Tensor) -> Tensor:
     whole[:prefix, :prefix] = torch.eye(prefix)
     whole[prefix:, prefix:] = patches
     return whole
-
-
-class BottleneckPack(nn.Module):
-    """What the device computes: a few values a token, the most useful first."""
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.fc1 = nn.Linear(dim, dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(dim, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Values that are still to be rounded. Shapes: (B, N, D) to (B, N, width)."""
-        values: Tensor = self.fc2(self.act(self.fc1(self.norm(tokens))))
-        return values
-
-
-class BottleneckUnpack(nn.Module):
-    """What the gateway computes: tokens from a few values each, with a look at all the others."""
-
-    def __init__(self, dim: int, tokens: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(width, dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim))
-        heads = max(1, dim // HEAD_DIM)
-        heads = heads if dim % heads == 0 else 1
-        self.blocks = nn.Sequential(*(EncoderBlock(dim, heads, 2 * dim) for _ in range(blocks)))
-        self.out = nn.Linear(dim, dim)
-        nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Shapes: (B, N, width) to (B, N, D)."""
-        tokens = self.fc(values) + self.pos_embed  # B N w -> B N D
-        restored: Tensor = self.out(self.blocks(tokens))
-        return restored
 
 
 class Narrowed(nn.Module):
@@ -200,24 +138,26 @@ _BOTTLENECK_CODECS: dict[int, tuple[CodecName, ...]] = {
 class Bottleneck(nn.Module):
     """A bottleneck of several widths in one: a narrower one sends the first values of a wider one.
 
-    `levels` (width, 16) are the logarithms, up to a constant, of how often each value takes each number: the
-    prior that tells training what a value costs to send.
+    A width counts values a patch: a window of four patches, and each prefix token, has four times as many.
+    `levels` (4 · width, 16) are the logarithms, up to a constant, of how often each value takes each number:
+    the prior that tells training what a value costs to send.
     """
 
-    def __init__(self, dim: int, tokens: int, *, blocks: int = 1, width: int = BOTTLENECK_WIDTHS[0]) -> None:
+    def __init__(self, dim: int, tokens: int, *, blocks: int = 2, width: int = BOTTLENECK_WIDTHS[0]) -> None:
         super().__init__()
-        self.pack = BottleneckPack(dim, width)
-        self.unpack = BottleneckUnpack(dim, tokens, width, blocks)
-        self.levels = nn.Parameter(torch.zeros(width, HIGHEST - LOWEST + 1))
+        self.windows = Windows.of(tokens)
+        self.pack = WindowPack(dim, self.windows, PATCHES * width)
+        self.unpack = WindowUnpack(dim, self.windows, PATCHES * width, blocks)
+        self.levels = nn.Parameter(torch.zeros(PATCHES * width, HIGHEST - LOWEST + 1))
 
     def halves(self, tensor: str, boundary: int) -> tuple[PackerModules, ...]:
         """A packer for each width."""
         made = []
         most = self.levels.shape[0]
         for width in BOTTLENECK_WIDTHS:
-            name = f"bottleneck{width}"
-            pack: nn.Module = self.pack if width == most else Narrowed(self.pack, width)
-            unpack: nn.Module = self.unpack if width == most else Widened(self.unpack, width, most - width)
+            name, sent = f"bottleneck{width}", PATCHES * width
+            pack: nn.Module = self.pack if sent == most else Narrowed(self.pack, sent)
+            unpack: nn.Module = self.unpack if sent == most else Widened(self.unpack, sent, most - sent)
             made.append(
                 PackerModules(
                     name=name,
@@ -228,13 +168,3 @@ class Bottleneck(nn.Module):
                 )
             )
         return tuple(made)
-
-
-def quantise(values: Tensor) -> Tensor:
-    """Whole numbers of four bits; backwards as if nothing had been rounded. Shapes: kept.
-
-    Source: straight-through estimator, Bengio, Léonard, Courville, 2013.
-    """
-    within = values.clamp(LOWEST, HIGHEST)
-    rounded: Tensor = within + (within.round() - within).detach()
-    return rounded
