@@ -149,13 +149,39 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Stages that a policy runs without being asked between them: it would say the same each time.
+
+    From this decision on, up to stage `stop` - 1, the answer after each stage is `then`, and after the
+    last stage of the network `last`. That holds after stage k, and is known to hold before its output
+    is judged, while all of this is true; where one is not, the policy is asked as ever:
+    no link has come up; the stage took `slowest_ms[k]` at most; at least `least_ms[k]` remain by the
+    budget in force then; its score is below `ask_from[k]` and is not 0, or that is infinite: then the
+    score does not matter at all. After the last stage only time must remain.
+    Whoever drives the policy may follow it or ask all the same.
+    Units: ask_from, scores. Shapes: ask_from, slowest_ms and least_ms (K,).
+    """
+
+    stop: int
+    ask_from: tuple[float, ...]
+    slowest_ms: tuple[float, ...]
+    least_ms: tuple[float, ...]
+    then: Decision
+    last: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """A policy's choice, with the reason in one word or two (hyphenated)."""
+    """A policy's choice, with the reason in one word or two (hyphenated).
+
+    `stretch` comes with CONTINUE, from a policy that knows what it will say next.
+    """
 
     action: Action
     reason: str
     option: OffloadOption | None = None
     wait_ms: float | None = None
+    stretch: Stretch | None = None
 
 
 class Policy(Protocol):

@@ -2,7 +2,8 @@
 
 A driver asks once, `isinstance(policy, Learner)`, and then calls `learn` with every observation as it
 becomes known on the device: a stage when it ends, a transfer when its reply (late ones too) or its
-failure arrives, a frame when it is closed, an audit between frames. Nothing is told before it could be known.
+failure arrives, a frame when it is closed, an audit between frames. Stages of one stretch are told when
+it is over, each with the moment at which it ended. Nothing is told before it could be known.
 """
 
 from __future__ import annotations

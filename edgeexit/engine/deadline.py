@@ -69,7 +69,7 @@ class DeadlineTimer:
         if remaining_ms > 0.0:
             return min(remaining_ms, LOOK_AGAIN_MS)
         # Past the deadline with nothing in hand there is nothing to emit; the loop does it first thing.
-        return None if frame.best is not None else LOOK_AGAIN_MS
+        return None if frame.in_hand else LOOK_AGAIN_MS
 
     def _wait(self, pause_ms: float) -> None:
         if self._thread is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeexit.decide.answer import Answer, Place
 from edgeexit.decide.budget import BudgetSource
-from edgeexit.decide.decision import Evidence
+from edgeexit.decide.decision import Decision, Evidence
 from edgeexit.decide.evidence import best
 
 # Emitting costs time too (timer wake-up, sink hand-over): the timer fires this much before the deadline.
@@ -55,7 +55,7 @@ class Spent:
     network_since_ms: float | None = None
     """and since when one is in progress."""
     decision_us: list[float] = field(default_factory=list)
-    route: list[str] = field(default_factory=list)
+    route: list[Decision] = field(default_factory=list)
 
     def begin_network(self, now_ms: float) -> None:
         """Begin to send, or to wait for a reply."""
@@ -69,7 +69,10 @@ class Spent:
 
 
 class OpenFrame:
-    """A frame without an answer yet; `close` succeeds once, whoever calls it first."""
+    """A frame without an answer yet; `close` succeeds once, whoever calls it first.
+
+    What exits said here may be held without being judged: `judge` is asked once their evidence matters.
+    """
 
     __slots__ = (
         "_answer",
@@ -79,9 +82,11 @@ class OpenFrame:
         "_cut",
         "_due_ms",
         "_emit",
+        "_judge",
         "_link_up",
         "_lock",
         "_looked_ms",
+        "_unjudged",
         "frame",
         "spent",
         "wake",
@@ -94,6 +99,7 @@ class OpenFrame:
         budgets: BudgetSource,
         clock: Callable[[], float],
         emit: Callable[[Answer], None],
+        judge: Callable[[int, NDArray[np.float32]], Evidence],
         link_up: Callable[[], bool | None],
         wake: Event,
     ) -> None:
@@ -103,9 +109,11 @@ class OpenFrame:
         self._budgets = budgets
         self._clock = clock
         self._emit = emit
+        self._judge = judge
         self._link_up = link_up
         self._lock = Lock()
         self._best: Finding | None = None
+        self._unjudged: list[tuple[int, NDArray[np.float32]]] = []
         self._answer: Answer | None = None
         self._cut = False
         self._due_ms = inf
@@ -119,7 +127,13 @@ class OpenFrame:
     @property
     def best(self) -> Finding | None:
         """The best finding in hand."""
+        self.judge_held()
         return self._best
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether there is anything to answer with, judged or not."""
+        return self._best is not None or bool(self._unjudged)
 
     def remaining_ms(self, now_ms: float) -> float:
         """Time left until the answer must be emitted, by the budget in force now, less the guard."""
@@ -135,20 +149,50 @@ class OpenFrame:
         self._looked_ms = now_ms
         return due_ms - guard_ms - now_ms
 
+    def hold(self, exit_index: int, output: NDArray[np.float32]) -> None:
+        """Keep what an exit said here; it is judged when it is asked for, or never. Shapes: output (C,)."""
+        with self._lock:
+            self._unjudged.append((exit_index, output))
+
+    def judge_held(self) -> None:
+        """Judge what is held."""
+        if self._unjudged:
+            with self._lock:
+                self._weigh_held()
+
     def offer(self, finding: Finding) -> None:
         """Weigh a finding against the one in hand; the better of the two stays in hand."""
         with self._lock:
-            held = self._best
-            evidence = best(None if held is None else held.evidence, finding.evidence)
-            if held is None or evidence is finding.evidence:
-                self._best = finding
-            else:
-                self._best = Finding(evidence, held.output, held.place)
+            self._weigh_held()
+            self._weigh(finding)
+
+    def _weigh_held(self) -> None:
+        """Weigh what is held, the lock being held too."""
+        findings: list[Finding] = []
+        while self._unjudged:
+            exit_index, output = self._unjudged.pop()
+            findings.append(Finding(self._judge(exit_index, output), output, Place.DEVICE))
+            if findings[-1].evidence.score > 0.0:
+                # It replaces all that was said before it: nobody needs to know what that was.
+                self._unjudged.clear()
+        for finding in reversed(findings):
+            self._weigh(finding)
+
+    def _weigh(self, finding: Finding) -> None:
+        held = self._best
+        evidence = best(None if held is None else held.evidence, finding.evidence)
+        if held is None or evidence is finding.evidence:
+            self._best = finding
+        else:
+            self._best = Finding(evidence, held.output, held.place)
 
     def close(self, reason: str) -> bool:
         """Emit the best finding as the answer; False when there is none, or it was emitted before."""
         with self._lock:
-            if self._answer is not None or self._best is None:
+            if self._answer is not None:
+                return False
+            self._weigh_held()
+            if self._best is None:
                 return False
             answer = self._answer = self._compose(self._best, reason)
         self._emit(answer)
@@ -177,7 +221,7 @@ class OpenFrame:
             uplink_bytes=spent.uplink_bytes,
             link_up=self._link_up(),
             decision_us=tuple(spent.decision_us),
-            route=tuple(spent.route),
+            route=tuple([f"{each.action.value}:{each.reason}" for each in spent.route]),
             network_ms=spent.network_ms + (0.0 if since_ms is None else now_ms - since_ms),
             cut=self._cut,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from edgeexit.bundle.manifest import Manifest
 from edgeexit.decide.calibration import quality_tables
 from edgeexit.decide.decision import Evidence
 from edgeexit.decide.evidence import judge, score_logits, score_spread
+
+# Scores are 32-bit sums: a bound on one is trusted to this much.
+SCORE_ERROR = 1e-4
 
 
 class Judge:
@@ -33,6 +37,22 @@ class Judge:
     def prior_quality(self) -> tuple[float, ...]:
         """Mean quality of each exit before anything is known of a frame."""
         return self._prior_quality
+
+    def surely_below(self, exit_index: int, output: NDArray[np.float32], score: float) -> bool:
+        """Whether this output scores less than `score`, and not 0, as far as a glance tells.
+
+        The two largest logits bound the largest probability from above; False where that is not enough,
+        and for outputs that say nothing. Shapes: output (C,).
+        """
+        bound = score - SCORE_ERROR
+        if not bound > 0.0 or self._task != "classification" or output.size < 2:
+            evidence = self.judge(exit_index, output)
+            return 0.0 < evidence.score < score
+        if bound >= 1.0:
+            bound = 1.0 - SCORE_ERROR
+        second, largest = np.partition(output, -2)[-2:].tolist()  # NaN is last where there is one
+        ahead: float = (largest - second) / self._scales[exit_index]
+        return -inf < second and ahead < log(bound / (1.0 - bound))
 
     def judge(self, exit_index: int, output: NDArray[np.float32]) -> Evidence:
         """What this output of this exit says. Shapes: output (C,)."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from threading import Event
 from time import perf_counter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeexit.bundle.manifest import TensorSpec
 from edgeexit.bundle.store import Bundle
-from edgeexit.decide.answer import Answer, Place, Record
+from edgeexit.decide.answer import Answer, Record
 from edgeexit.decide.budget import BudgetSource
-from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation
+from edgeexit.decide.decision import Action, Decision, OffloadOption, Policy, Situation, Stretch
 from edgeexit.decide.drift import AuditTerms
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import FrameClosed, Learner, Observation, StageDone
@@ -19,7 +23,7 @@ from edgeexit.decide.link import LinkEstimator
 from edgeexit.decide.spending import Spending
 from edgeexit.engine.audits import Audits
 from edgeexit.engine.deadline import DeadlineTimer
-from edgeexit.engine.frame import Finding, Frame, OpenFrame, Spent
+from edgeexit.engine.frame import Frame, OpenFrame, Spent
 from edgeexit.engine.judging import Judge
 from edgeexit.engine.offloads import Flight, Offloads, Tell, in_flight
 from edgeexit.errors import RunnerError
@@ -193,6 +197,7 @@ class Engine:
             budgets=parts.budgets,
             clock=parts.clock,
             emit=self._emit,
+            judge=parts.judge.judge,
             link_up=self._link_up,
             wake=self._wake,
         )
@@ -279,7 +284,7 @@ class _Journey:
             )
         )
         frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)
-        frame.spent.route.append(f"{decision.action.value}:{decision.reason}")
+        frame.spent.route.append(decision)
         return decision
 
     def _options(self, now_ms: float) -> tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]:
@@ -307,27 +312,73 @@ class _Journey:
         elif decision.action is Action.EXIT and frame.best is not None:
             frame.close(decision.reason)
         elif self._stages_done < self._parts.runner.stage_count:
-            self._run_stage()
+            self._run_stages(decision.stretch)
         else:
             frame.close(decision.reason)
 
-    def _run_stage(self) -> None:
-        parts, frame, stage = self._parts, self._frame, self._stages_done
+    def _run_stages(self, stretch: Stretch | None) -> None:
+        """Run the next stage, and those after it for as long as a stretch of decisions holds.
+
+        After a stage all that the interpreter touches comes from memory again: within a stretch as little
+        as can be is done, and what exits said and how long stages took is looked at when it is over.
+        """
+        parts, frame = self._parts, self._frame
+        ran: list[tuple[int, float, float]] = []
         began_ms = parts.clock()
-        try:
-            done = parts.runner.run(stage, self._boundary)
-        except RunnerError as error:
-            self._failed = error
-            return
-        ended_ms = parts.clock()
-        parts.latency.observe(stage, ended_ms - began_ms, ended_ms)
-        parts.spending.ran(ended_ms - began_ms)
-        if parts.tell is not None:
-            parts.tell(StageDone(frame.frame.number, stage, ended_ms - began_ms), ended_ms)
-        frame.spent.stages_run += 1
-        self._boundary = done.boundary
-        self._stages_done += 1
-        frame.offer(Finding(parts.judge.judge(stage, done.output), done.output, Place.DEVICE))
+        going = True
+        while going:
+            stage = self._stages_done
+            try:
+                done = parts.runner.run(stage, self._boundary)
+            except RunnerError as error:
+                self._failed = error
+                break
+            ended_ms = parts.clock()
+            frame.spent.stages_run += 1
+            self._boundary = done.boundary
+            self._stages_done = stage + 1
+            frame.hold(stage, done.output)
+            ran.append((stage, ended_ms - began_ms, ended_ms))
+            going = stretch is not None and self._goes_on(stretch, ended_ms - began_ms, ended_ms, done.output)
+            began_ms = ended_ms
+        self._learn(ran)
+        if frame.answer is None:
+            # Here, so that judging is not counted as part of the decision that asks for it.
+            frame.judge_held()
+
+    def _goes_on(self, stretch: Stretch, took_ms: float, now_ms: float, output: NDArray[np.float32]) -> bool:
+        """Whether the stretch holds after the stage that has ended; at its end the frame is answered."""
+        parts, frame, stage = self._parts, self._frame, self._stages_done - 1
+        remaining_ms = frame.remaining_ms(now_ms)
+        if frame.answer is not None:
+            return False
+        if stage + 1 == parts.runner.stage_count:
+            if remaining_ms > 0.0:
+                frame.spent.route.append(stretch.last)
+                frame.close(stretch.last.reason)
+            return False
+        if stage + 1 >= stretch.stop or took_ms > stretch.slowest_ms[stage]:
+            return False
+        if remaining_ms < stretch.least_ms[stage]:
+            return False
+        if parts.offloads is not None:
+            parts.offloads.look(now_ms)
+            if parts.offloads.up:
+                return False
+        ask_from = stretch.ask_from[stage]
+        if ask_from != inf and not parts.judge.surely_below(stage, output, ask_from):
+            return False
+        frame.spent.route.append(stretch.then)
+        return True
+
+    def _learn(self, ran: Sequence[tuple[int, float, float]]) -> None:
+        """Learn how long stages took. Shapes: ran, one of (stage, its time, when it ended) a stage."""
+        parts, number = self._parts, self._frame.frame.number
+        for stage, took_ms, ended_ms in ran:
+            parts.latency.observe(stage, took_ms, ended_ms)
+            parts.spending.ran(took_ms)
+            if parts.tell is not None:
+                parts.tell(StageDone(number, stage, took_ms), ended_ms)
 
     def _send(self, option: OffloadOption) -> None:
         parts, frame = self._parts, self._frame

@@ -9,6 +9,7 @@ from edgeexit.decide.decision import Action, Decision, InFlight, Situation
 from edgeexit.decide.outlook import ScoreOutlook, outlooks
 from edgeexit.decide.plans import is_priced, local_plan
 from edgeexit.decide.sending import best_payload
+from edgeexit.decide.stretches import STRETCH_SURE, asks_from, stretch_from
 
 # A stage is begun when it may still end in time. The deadline timer keeps an overrun from delaying the
 # answer; it only takes time from the next frame, so small odds are worth it.
@@ -43,7 +44,7 @@ class HedgedGain:
     value of information (IEEE Trans. SSC, 1966).
     """
 
-    __slots__ = ("_outlooks", "_run_probability", "_send_gain", "_stop_gain", "_thresholds")
+    __slots__ = ("_ask_from", "_outlooks", "_run_probability", "_send_gain", "_stop_gain", "_thresholds")
 
     def __init__(
         self,
@@ -59,6 +60,8 @@ class HedgedGain:
         self._run_probability = run_probability
         self._send_gain = send_gain
         self._stop_gain = stop_gain
+        # Scores from which an exit may end a frame whose stages cost nothing and have time enough.
+        self._ask_from = asks_from(tables, self._goes_on, self._thresholds)
 
     @property
     def name(self) -> str:
@@ -97,11 +100,11 @@ class HedgedGain:
             if option is not None:
                 return Decision(Action.OFFLOAD, "gain", option)
         if evidence is None:
-            return _FIRST
+            return self._with_stretch(situation, _FIRST)
         if soonest == 0.0 and quality[done] >= held - WORSE_BY:
             soonest = situation.compute.probability_within(done, done + 1, limit_ms)
         if pays and soonest >= self._run_probability:
-            return _DEEPER
+            return self._with_stretch(situation, _DEEPER)
         if in_flight is None:
             return _NOTHING_BETTER
         ahead = quality[situation.stage_count - 1] - held
@@ -123,10 +126,28 @@ class HedgedGain:
         thresholds = self._thresholds
         if thresholds is not None and evidence.score >= thresholds[evidence.exit]:
             return _CERTIFIED
-        ahead = max(evidence.expected_quality[done:]) - held
-        if ahead <= self._stop_gain and (held >= STOP_QUALITY or ahead < -WORSE_BY or is_priced(situation)):
+        if self._enough(evidence.expected_quality, held, done, priced=is_priced(situation)):
             return _CONFIDENT
         return None
+
+    def _enough(self, quality: Sequence[float], held: float, done: int, *, priced: bool) -> bool:
+        """Whether what is in hand is as good as what deeper exits promise. Shapes: quality (K,)."""
+        ahead = max(quality[done:]) - held
+        return ahead <= self._stop_gain and (held >= STOP_QUALITY or ahead < -WORSE_BY or priced)
+
+    def _goes_on(self, quality: Sequence[float], held: float, done: int) -> bool:
+        """What `decide` does where time is ample and costs nothing, and nothing can be sent."""
+        if self._enough(quality, held, done, priced=False):
+            return False
+        return max(quality[done:]) > held or quality[done] >= held - WORSE_BY
+
+    def _with_stretch(self, situation: Situation, decision: Decision) -> Decision:
+        """The decision to go on, with all those that will follow where they are known already."""
+        # A stretch grants its stages even odds; as times are learnt meanwhile they may fall a little.
+        if self._run_probability > 0.5 * STRETCH_SURE:
+            return decision
+        stretch = stretch_from(situation, self._ask_from, then=_DEEPER, last=_LAST)
+        return decision if stretch is None else Decision(decision.action, decision.reason, stretch=stretch)
 
 
 def _waiting_price(situation: Situation, in_flight: InFlight) -> float:
