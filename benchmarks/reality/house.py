@@ -81,10 +81,10 @@ class House:
         """Where the device finds the broker, through the shaped link."""
         return f"mqtt://{GATEWAY_ADDRESS}:{self._broker_port}"
 
-    def device(self, config: Path, log: Path) -> Program:
-        """A device daemon in its namespace and control group, not started."""
-        words = (sys.executable, "-m", "edgeexit.device", "--config", str(config))
-        return Program("the device", self._in_device(words), log=log)
+    def device(self, config: Path, *, notes: Path, log: Path) -> Program:
+        """A device daemon in its namespace and control group, not started; it notes what its policy sees."""
+        words = (sys.executable, "-m", "benchmarks.reality.noting", "--notes", str(notes))
+        return Program("the device", self._in_device((*words, "--config", str(config))), log=log)
 
     def make_busy(self) -> None:
         """Other programs want the board's processor: a quota for the daemon, a burner beside it."""

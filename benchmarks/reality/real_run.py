@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.reality.house import House
+from benchmarks.reality.noting import FrameNotes, by_frame, read_notes
 from benchmarks.reality.plan import DeviceSettings, Plan, write_config
 from benchmarks.reality.shaper import Stats
 from benchmarks.reality.shaping import Shape
@@ -45,7 +46,7 @@ class RealRun:
     """What a run left behind.
 
     `records` are of the frames captured from begin_ms, when offloading was first possible, to end_ms; those
-    from counted_ms on are counted.
+    from counted_ms on are counted. `noted` are the notes of the policy about the same frames.
     Units: monotonic ms of this machine, which all processes share.
     """
 
@@ -56,6 +57,7 @@ class RealRun:
     link_before: Stats
     link_after: Stats
     changes: tuple[Change, ...]
+    noted: tuple[FrameNotes, ...]
 
     @property
     def counted_ms(self) -> float:
@@ -100,7 +102,8 @@ def run_really(
     config = folder / "device.toml"
     write_config(settings, config, broker_url=house.broker_url, results=results)
     house.link.begin(shape)
-    device = house.device(config, folder / "device.log")
+    notes = folder / "notes.jsonl"
+    device = house.device(config, notes=notes, log=folder / "device.log")
     with device:
         try:
             watch = _Watch(house, device, Tail(results), settings.offload, say)
@@ -112,6 +115,7 @@ def run_really(
             if plan is not None:
                 house.make_free()
     everything = list(read_records(results))
+    noted = by_frame(read_notes(notes))
     begin_ms = watch.begin_ms
     end_ms = begin_ms + 1000.0 * (SETTLE_S + seconds)
     return RealRun(
@@ -122,6 +126,7 @@ def run_really(
         link_before=before,
         link_after=after,
         changes=tuple(changes),
+        noted=tuple(each for each in noted if begin_ms <= each.captured_ms < end_ms),
     )
 
 
