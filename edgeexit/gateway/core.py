@@ -13,7 +13,6 @@ from edgeexit.gateway.keeper import StoreKeeper
 from edgeexit.gateway.loaded import LoadedBundles, RunnersOpener, UnpackersOpener, no_unpackers
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.service import GatewayService
-from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.gateway.store import BundleStore
 from edgeexit.runner.litert import LiteRTRunner, find_variant
 from edgeexit.runner.loading import find_runtimes, require_runtime
@@ -22,6 +21,7 @@ from edgeexit.runner.packing import Packers, open_unpacking
 from edgeexit.runner.protocol import Runner
 from edgeexit.runner.selection import open_verified
 from edgeexit.transport import wire
+from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.topics import DIGEST12, InferTopic
 
 # What a stopping gateway waits for requests at work; a device has long gone on by itself then.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from edgeexit.errors import WireError
-from edgeexit.gateway.admission import Lapsed, Refusal
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.request import Reply, Request
 from edgeexit.transport import frames
+from edgeexit.transport.admission import Lapsed, Refusal, Ticket, expiry_s
 from edgeexit.transport.status import Status
 from edgeexit.transport.wire import Frame
 
@@ -21,8 +21,9 @@ SHORT_USE_S = 1
 class Ends:
     """Sends replies and keeps count; safe from any thread."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, clock: Callable[[], float]) -> None:
         self._log = log
+        self._clock = clock
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -47,10 +48,29 @@ class Ends:
         data = frames.refusal_of(frame.header, refusal.status, retry_after_ms=refusal.retry_after_ms)
         self.end(refusal.reason, reply, data)
 
+    def answer(self, ticket: Ticket[Request]) -> bool:
+        """Answer a request with the deepest exit that it has reached; whether it has reached any."""
+        request = ticket.work
+        served = request.served
+        if served is None or served.exit is None or served.output is None:
+            return False
+        now_ms = self._clock()
+        data = frames.reply_to(
+            request.frame.header,
+            served.output.reshape(-1),  # (1, C) or (C,) → (C,)
+            exit_index=served.exit,
+            queue_ms=max(0.0, now_ms - ticket.arrived_ms - request.compute_ms),
+            compute_ms=request.compute_ms,
+        )
+        self.end("answered", request.reply, data, expiry_s(ticket.deadline_ms - now_ms))
+        return True
+
     def turn_away(self, lapsed: Iterable[Lapsed[Request]]) -> None:
-        """Refuse requests whose time ran out, where the device can still use the word."""
+        """End requests whose time ran out: by what they have reached, else by a word that is still of use."""
         for entry in lapsed:
             request = entry.ticket.work
+            if self.answer(entry.ticket):
+                continue
             if entry.refusal is None:
                 self.end("expired", request.reply, None)
             else:

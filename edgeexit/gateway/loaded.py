@@ -10,9 +10,9 @@ import numpy as np
 
 from edgeexit.bundle.manifest import Boundary, Packer
 from edgeexit.bundle.store import Bundle
-from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.runner.packing import Packers
 from edgeexit.runner.protocol import Runner, Tensors
+from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.topics import digest12
 
 # The first run of an interpreter packs weights and is several times slower than the later ones, which tell

@@ -1,4 +1,4 @@
-"""One request served: as many stages as the time left allows, the deepest answer given."""
+"""One request served: as many stages as the time left allows, with pauses for those in more of a hurry."""
 
 from __future__ import annotations
 
@@ -8,46 +8,55 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.gateway.admission import REPLY_GUARD_MS
-from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.runner.protocol import Runner, Tensors
+from edgeexit.transport.admission import ends_in_time
+from edgeexit.transport.service_times import ServiceTimes
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The deepest exit reached in time. Shapes: output (C,)."""
+    """How far a request has come: the next stage, what it takes, and the deepest answer so far.
 
-    exit: int
-    output: NDArray[np.float32]
+    `exit` and `output` are None before the first. `paused` tells that it may go on, after somebody who
+    is in more of a hurry. Shapes: output (C,).
+    """
+
+    stage: int
+    tensors: Tensors
+    exit: int | None = None
+    output: NDArray[np.float32] | None = None
+    paused: bool = False
 
 
 def run_in_time(
     runner: Runner,
     digest: str,
-    first: int,
+    begun: Served,
     stop: int,
-    tensors: Tensors,
     *,
     deadline_ms: float,
     times: ServiceTimes,
     clock: Clock,
-) -> Served | None:
-    """Run stages first … stop-1 while the next one is expected to end by the deadline.
+    overtaken: Callable[[], bool],
+) -> Served:
+    """Run the next stages, up to stop-1, while each is expected to end by the deadline.
 
-    None when not even the first one would. A stage that was never measured is tried.
+    It pauses between two stages where `overtaken` says so. A stage that was never measured is tried.
     Raises: RunnerError.
     """
-    served: Served | None = None
-    for stage in range(first, stop):
+    served = begun
+    for stage in range(begun.stage, stop):
         started_ms = clock()
         expected_ms = times.expected_ms(digest, stage, stage + 1, started_ms) or 0.0
-        if started_ms + expected_ms + REPLY_GUARD_MS > deadline_ms:
+        if not ends_in_time(started_ms, expected_ms, deadline_ms):
             break
-        given = runner.run(stage, tensors)
+        given = runner.run(stage, served.tensors)
         now_ms = clock()
         times.observe(digest, stage, now_ms - started_ms, now_ms)
-        served = Served(stage, given.output)
-        tensors = given.boundary
+        paused = stage + 1 < stop and overtaken()
+        served = Served(stage + 1, given.boundary, stage, given.output, paused)
+        if paused:
+            break
     return served

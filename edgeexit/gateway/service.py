@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeexit.errors import WireError
-from edgeexit.gateway.admission import Refusal, Ticket
 from edgeexit.gateway.ends import Ends
 from edgeexit.gateway.loaded import LoadedBundle, LoadedBundles
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.request import Reply, Request
-from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.gateway.worker import Line, Worker
 from edgeexit.transport import frames, topics, wire
+from edgeexit.transport.admission import Refusal, Ticket
 from edgeexit.transport.adverts import BundleAdvert
 from edgeexit.transport.codecs import packer_ability
+from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.status import Status
 from edgeexit.transport.topics import InferTopic
 from edgeexit.transport.wire import Frame, Kind
@@ -65,7 +65,7 @@ class GatewayService:
         self._log = log
         self._cap_bytes = cap_bytes
         self._line = Line(queue_limit=queue_limit, workers=workers, clock=clock)
-        self._ends = Ends(log)
+        self._ends = Ends(log, clock)
         self._at_work: list[Worker] = []
 
     @property
@@ -154,15 +154,14 @@ class GatewayService:
         asked_ms = LONGEST_BUDGET_MS if header.budget_left_ms is None else header.budget_left_ms
         budget_ms = min(asked_ms, LONGEST_BUDGET_MS)
         now_ms = self._clock()
-        first, stop = header.stage_in, request.stop
+        first_ms, all_ms = self._times.request_ms(digest, header.stage_in, request.stop, budget_ms, now_ms)
         ticket = Ticket(
             key=header.request_id + asker.encode(),
             asker=asker,
             arrived_ms=arrived_ms,
             deadline_ms=arrived_ms + budget_ms,
-            first_exit_ms=self._times.expected_ms(digest, first, first + 1, now_ms) or 0.0,
-            # It is cut off at its deadline, so that nobody behind it waits for longer.
-            service_ms=min(budget_ms, self._times.expected_ms(digest, first, stop, now_ms) or 0.0),
+            first_exit_ms=first_ms,
+            service_ms=all_ms,
             work=request,
         )
         verdict = self._line.offer(ticket)

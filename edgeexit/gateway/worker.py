@@ -1,24 +1,25 @@
 """The threads that serve requests, and the line in which requests wait for them.
 
 Requests are served one at a time on each worker. Bundles are lowered for one image (a batch of 1), so that
-there is nothing to batch; several workers, and several gateways, are how more of them are served.
+there is nothing to batch; several workers, and several gateways, are how more of them are served. Between
+two stages a worker looks whether somebody who waits is in more of a hurry: exits are where a request can be
+put aside.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgeexit.errors import RunnerError, WireError
-from edgeexit.gateway.admission import Admission, Lapsed, Refusal, Ticket, Turn, Verdict, expiry_s
 from edgeexit.gateway.ends import Ends
 from edgeexit.gateway.log import EventLog
 from edgeexit.gateway.request import Request
 from edgeexit.gateway.serve import Served, run_in_time
-from edgeexit.gateway.service_times import ServiceTimes
-from edgeexit.runner.protocol import Tensors
-from edgeexit.transport import frames
+from edgeexit.transport.admission import Admission, Lapsed, Refusal, Ticket, Turn, Verdict
 from edgeexit.transport.codecs import decode_tensors
+from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.status import Status
 
 Clock = Callable[[], float]
@@ -61,10 +62,18 @@ class Line:
                 turn = self._admission.take(self._clock())
             return turn
 
-    def done(self, ticket: Ticket[Request]) -> None:
-        """A request has been served."""
+    def overtaken(self, ticket: Ticket[Request]) -> bool:
+        """Whether somebody who waits is in more of a hurry."""
         with self._changed:
-            self._admission.done(ticket)
+            return self._admission.overtaken(ticket)
+
+    def done(self, ticket: Ticket[Request], rest: Ticket[Request] | None = None) -> None:
+        """A request has been served, or stands in line again with the rest of what it asks."""
+        with self._changed:
+            if rest is None:
+                self._admission.done(ticket)
+            else:
+                self._admission.put_back(rest)
             self._changed.notify_all()
 
     def drain(self, limit_s: float) -> tuple[Lapsed[Request], ...]:
@@ -112,72 +121,81 @@ class Worker:
                 self._serve_unharmed(turn.ticket)
 
     def _serve_unharmed(self, ticket: Ticket[Request]) -> None:
+        rest: Ticket[Request] | None = None
         try:
-            self._serve(ticket)
+            rest = self._serve(ticket)
         except Exception as error:  # noqa: BLE001 - a worker must outlive the request that broke it
             self._log.error("worker", {"error": repr(error)})
             self._ends.refuse(ticket.work.frame, Refusal(Status.FAILED), ticket.work.reply)
         finally:
-            self._line.done(ticket)
+            self._line.done(ticket, rest)
 
-    def _serve(self, ticket: Ticket[Request]) -> None:
-        """Run one request and reply."""
+    def _serve(self, ticket: Ticket[Request]) -> Ticket[Request] | None:
+        """Run one request and reply; what is left of it where it makes way for another."""
         request = ticket.work
-        header, loaded = request.frame.header, request.loaded
+        loaded = request.loaded
         started_ms = self._clock()
         try:
             served = self._run(ticket)
         except _BundleGone:
-            self._ends.refuse(request.frame, Refusal(Status.UNKNOWN_BUNDLE), request.reply)
-            return
+            if not self._ends.answer(ticket):
+                self._ends.refuse(request.frame, Refusal(Status.UNKNOWN_BUNDLE), request.reply)
+            return None
         except WireError as error:
             self._log.warning("malformed", {"why": error.why})
             self._ends.refuse(request.frame, Refusal(Status.MALFORMED), request.reply)
-            return
+            return None
         except RunnerError as error:
             self._log.error("stage_failed", {"bundle": loaded.bundle.short_digest, "why": str(error)})
             self._ends.refuse(request.frame, Refusal(Status.FAILED), request.reply)
-            return
+            return None
         now_ms = self._clock()
-        if served is None:
+        compute_ms = request.compute_ms + now_ms - started_ms
+        reached = replace(ticket, work=replace(request, served=served, compute_ms=compute_ms))
+        if served.paused:
+            return self._rest(reached, served.stage, now_ms)
+        if not self._ends.answer(reached):
             refusal = Refusal(Status.TOO_LATE) if now_ms < ticket.deadline_ms else None
             self._ends.turn_away((Lapsed(ticket, refusal),))
-            return
-        answer = frames.reply_to(
-            header,
-            served.output.reshape(-1),  # (1, C) or (C,) → (C,)
-            exit_index=served.exit,
-            queue_ms=started_ms - ticket.arrived_ms,
-            compute_ms=now_ms - started_ms,
-        )
-        self._ends.end("answered", request.reply, answer, expiry_s(ticket.deadline_ms - now_ms))
+        return None
 
-    def _run(self, ticket: Ticket[Request]) -> Served | None:
-        """The deepest answer in time.
+    def _rest(self, ticket: Ticket[Request], stage: int, now_ms: float) -> Ticket[Request]:
+        """The same request from a stage on."""
+        request = ticket.work
+        digest = request.loaded.bundle.digest
+        left_ms = max(0.0, ticket.deadline_ms - now_ms)
+        first_ms, all_ms = self._times.request_ms(digest, stage, request.stop, left_ms, now_ms)
+        return replace(ticket, first_exit_ms=first_ms, service_ms=all_ms)
+
+    def _run(self, ticket: Ticket[Request]) -> Served:
+        """The deepest answer in time, or what was reached before a pause.
 
         Raises: WireError for tensors that do not fit, RunnerError; _BundleGone.
         """
         request = ticket.work
         header, loaded = request.frame.header, request.loaded
-        names = frozenset(tensor.name for tensor in request.frame.tensors)
-        packer = loaded.packer(header.stage_in, names)
-        specs = loaded.boundary(header.stage_in).tensors if packer is None else packer.tensors
-        tensors: Tensors = decode_tensors(request.frame.tensors, specs)
+        packer = None
+        begun = request.served
+        if begun is None:
+            names = frozenset(tensor.name for tensor in request.frame.tensors)
+            packer = loaded.packer(header.stage_in, names)
+            specs = loaded.boundary(header.stage_in).tensors if packer is None else packer.tensors
+            begun = Served(header.stage_in, decode_tensors(request.frame.tensors, specs))
         runner = loaded.borrow()
         if runner is None:
             raise _BundleGone
         try:
             if packer is not None:
-                tensors = loaded.unpack(header.stage_in, packer, tensors)
+                begun = replace(begun, tensors=loaded.unpack(header.stage_in, packer, begun.tensors))
             return run_in_time(
                 runner,
                 loaded.bundle.digest,
-                header.stage_in,
+                begun,
                 request.stop,
-                tensors,
                 deadline_ms=ticket.deadline_ms,
                 times=self._times,
                 clock=self._clock,
+                overtaken=lambda: self._line.overtaken(ticket),
             )
         finally:
             loaded.give_back(runner)

@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 
 from edgeexit.bundle import Bundle
 from edgeexit.errors import RunnerError
+from edgeexit.gateway.ends import Ends
 from edgeexit.gateway.loaded import LoadedBundles
 from edgeexit.gateway.log import EventLog
+from edgeexit.gateway.request import Request
+from edgeexit.gateway.serve import Served
 from edgeexit.gateway.service import GatewayService
-from edgeexit.gateway.service_times import ServiceTimes
 from edgeexit.runner.protocol import StageOutput, Tensors
 from edgeexit.transport import frames, wire
+from edgeexit.transport.admission import Lapsed, Ticket
+from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.status import Status
 from edgeexit.transport.topics import InferTopic
 from edgeexit.transport.wire import Frame, Kind, WireTensor
@@ -163,6 +167,38 @@ def rig(tiny_bundle: Bundle, time: InventedTime) -> Iterator[Rig]:
         if thread.name.startswith("gateway-worker"):
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
+
+
+def test_a_patient_request_makes_way_between_two_stages(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request(budget_ms=10_000.0))
+    rig.wait_until_serving()
+    rig.send(rig.request(budget_ms=5_000.0))
+    rig.gate.set()
+    first, second = rig.reply(), rig.reply()
+    assert (first.header.frame, second.header.frame) == (2, 1)
+    assert first.header.stage_out == second.header.stage_out == 2
+    assert rig.service.load().queue_depth == 0
+
+
+def test_what_a_paused_request_has_reached_is_its_answer_when_time_runs_out(
+    rig: Rig, time: InventedTime
+) -> None:
+    loaded = rig.bundles.find(rig.bundle.short_digest)
+    assert loaded is not None
+    replies: list[Frame] = []
+
+    def take_in(data: bytes | None, _: int) -> None:
+        assert data is not None
+        replies.append(wire.decode(data))
+
+    reached = Served(1, {}, 0, np.zeros(3, dtype=np.float32))
+    request = Request(wire.decode(rig.request()), loaded, take_in, reached, compute_ms=3.0)
+    ticket = Ticket(b"1", "porch", time.now_ms - 10.0, time.now_ms - 1.0, 2.0, 4.0, request)
+    Ends(EventLog(logging.getLogger("edgeexit.test"), time), time).turn_away((Lapsed(ticket, None),))
+    header = replies[0].header
+    assert (header.status, header.stage_out) == (Status.OK, 0)
+    assert (header.queue_ms, header.compute_ms) == (7.0, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edgeexit.bundle import Bundle
 from edgeexit.errors import RunnerError
 from edgeexit.gateway.loaded import LoadedBundles
-from edgeexit.gateway.serve import run_in_time
-from edgeexit.gateway.service_times import ServiceTimes
+from edgeexit.gateway.serve import Served, run_in_time
+from edgeexit.transport.service_times import ServiceTimes
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import CopyBundle, InventedTime, MakeRunner, SpendingRunner
@@ -41,19 +41,18 @@ def test_deepest_exit_in_time_is_given(
     served = run_in_time(
         runner,
         tiny_bundle.digest,
-        0,
+        Served(0, image_of(tiny_bundle)),
         3,
-        image_of(tiny_bundle),
         deadline_ms=time.now_ms + left_ms,
         times=known_times(tiny_bundle, time, runner.stage_ms),
         clock=time,
+        overtaken=lambda: False,
     )
+    assert served.exit == exit_
     if exit_ is None:
-        assert served is None
         assert runner.ran == []
     else:
-        assert served is not None
-        assert served.exit == exit_
+        assert served.output is not None
         assert served.output.tolist() == [float(exit_)] * 3
 
 
@@ -77,17 +76,39 @@ def test_never_late_on_purpose(
     served = run_in_time(
         runner,
         tiny_bundle.digest,
-        0,
+        Served(0, image_of(tiny_bundle)),
         stop,
-        image_of(tiny_bundle),
         deadline_ms=deadline_ms,
         times=known_times(tiny_bundle, time, stage_ms),
         clock=time,
+        overtaken=lambda: False,
     )
     if runner.ran:
         assert time.now_ms <= deadline_ms
-    assert (None if served is None else served.exit) == (runner.ran[-1] if runner.ran else None)
+    assert served.exit == (runner.ran[-1] if runner.ran else None)
     assert all(stage < stop for stage in runner.ran)
+
+
+def test_a_request_that_is_overtaken_goes_on_where_it_paused(
+    tiny_bundle: Bundle, time: InventedTime, make_runner: MakeRunner
+) -> None:
+    runner = make_runner()
+    served, pauses = Served(0, image_of(tiny_bundle)), 0
+    while True:
+        served = run_in_time(
+            runner,
+            tiny_bundle.digest,
+            served,
+            3,
+            deadline_ms=time.now_ms + 100.0,
+            times=known_times(tiny_bundle, time, runner.stage_ms),
+            clock=time,
+            overtaken=lambda: True,
+        )
+        if not served.paused:
+            break
+        pauses += 1
+    assert (pauses, served.exit, runner.ran) == (2, 2, [0, 1, 2])
 
 
 class Opened:

@@ -63,6 +63,16 @@ class ServiceTimes:
             total_ms += known.expected_ms(now_ms)
         return total_ms
 
+    def request_ms(
+        self, digest: str, first: int, stop: int, left_ms: float, now_ms: float
+    ) -> tuple[float, float]:
+        """Expected time of stage `first`, and of stages first … stop-1; 0 where one was never measured.
+
+        Who has `left_ms` left is cut off then, so that nobody waits for it any longer.
+        """
+        first_ms = self.expected_ms(digest, first, first + 1, now_ms) or 0.0
+        return first_ms, min(left_ms, self.expected_ms(digest, first, stop, now_ms) or 0.0)
+
     def mean_ms(self, digest: str, stage: int) -> float | None:
         """The plain moving average of one stage, as adverts tell it; None while never measured."""
         known = self._stages.get((digest, stage))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.gateway.admission import (
+from edgeexit.transport.admission import (
     REPLY_GUARD_MS,
     Admission,
     Refusal,
@@ -86,9 +87,9 @@ def test_urgent_request_overtakes_instead_of_waiting() -> None:
 
 def test_running_request_counts_as_wait() -> None:
     admission = Admission[int](queue_limit=8, workers=1)
-    admission.offer(ticket(0, all_ms=50.0), 0.0)
+    admission.offer(ticket(0, budget_ms=60.0, all_ms=50.0), 0.0)
     assert admission.take(0.0).ticket is not None
-    assert admission.offer(ticket(1, budget_ms=40.0), 0.0).reason == "busy"
+    assert admission.offer(ticket(1, budget_ms=61.0, first_ms=12.0), 0.0).reason == "busy"
     # 30 ms later 20 ms of it are left
     assert admission.offer(ticket(2, now_ms=30.0, budget_ms=40.0), 30.0).admitted
 
@@ -107,6 +108,43 @@ def test_time_lost_in_the_queue_is_checked_again() -> None:
     turn = admission.take(18.0)
     assert turn.ticket is None
     assert [(lapsed.ticket.work, lapsed.refusal) for lapsed in turn.lapsed] == [(0, None), (1, TOO_LATE)]
+
+
+def test_between_two_stages_the_more_urgent_goes_first() -> None:
+    admission = Admission[int](queue_limit=8, workers=1)
+    assert admission.offer(ticket(0, budget_ms=500.0), 0.0).admitted
+    patient = admission.take(0.0).ticket
+    assert patient is not None
+    assert not admission.overtaken(patient)
+    assert admission.offer(ticket(1, now_ms=2.0, budget_ms=498.0), 2.0).admitted
+    assert not admission.overtaken(patient), "equal deadlines take no turns"
+    assert admission.offer(ticket(2, now_ms=2.0, budget_ms=20.0), 2.0).admitted
+    assert admission.overtaken(patient)
+    admission.put_back(replace(patient, service_ms=6.0))
+    served = []
+    while (turn := admission.take(2.0)).ticket is not None:
+        served.append(turn.ticket.work)
+        admission.done(turn.ticket)
+    assert served == [2, 1, 0]
+    assert (admission.queued, admission.running) == (0, 0)
+
+
+def test_the_urgent_wait_for_one_stage_of_the_patient_only() -> None:
+    admission = Admission[int](queue_limit=8, workers=1)
+    admission.offer(ticket(0, budget_ms=500.0, first_ms=2.0, all_ms=50.0), 0.0)
+    assert admission.take(0.0).ticket is not None
+    assert admission.offer(ticket(1, budget_ms=6.0, first_ms=2.0), 0.0).admitted
+    assert admission.offer(ticket(2, budget_ms=4.5, first_ms=2.0), 0.0).reason == "busy"
+
+
+def test_first_come_is_first_served_where_that_is_wanted() -> None:
+    admission = Admission[int](queue_limit=8, workers=1, first_come=True)
+    for key, budget_ms in enumerate((90.0, 50.0, 30.0)):
+        assert admission.offer(ticket(key, now_ms=float(key), budget_ms=budget_ms), float(key)).admitted
+    first = admission.take(3.0).ticket
+    assert first is not None
+    assert first.work == 0
+    assert not admission.overtaken(first)
 
 
 def test_duplicate_is_ignored_until_its_expiry() -> None:
@@ -151,6 +189,7 @@ STEP = st.one_of(
     OFFER,
     st.tuples(st.just("take")),
     st.tuples(st.just("done")),
+    st.tuples(st.just("back")),
     st.tuples(st.just("pass"), st.floats(0.0, 80.0)),
     st.tuples(st.just("drain")),
 )
@@ -206,12 +245,15 @@ def test_every_request_ends_once_and_no_bound_is_passed(
             finished = running.pop(0)
             admission.done(finished)
             ended[finished.work] += 1
+        elif step[0] == "back" and running:
+            admission.put_back(running.pop(0))
         elif step[0] == "pass":
             assert isinstance(step[1], float)
             now_ms += step[1]
         elif step[0] == "drain":
             admission.drain()
-        assert admission.queued <= queue_limit
+        # What is put back was let in before: it needs no place of its own.
+        assert admission.queued + len(running) <= queue_limit + workers
         assert admission.remembered <= remembered_limit
         assert admission.backlog_ms(now_ms) >= 1.0
     for finished in running:

@@ -3,6 +3,9 @@
 A request is checked twice against what is left of its budget: on arrival, with the wait that the queue
 in front of it promises, and again when a worker is free. A refusal is only sent while the device can
 still use it; when nothing of the budget is left, there is no reply at all.
+The earliest deadline goes first, also before what is being served: between two stages a worker looks
+whether somebody is in more of a hurry, and puts its own request back. Gateways and replays of gateways
+keep the same queue.
 """
 
 from __future__ import annotations
@@ -41,12 +44,17 @@ class Refusal:
         return str((self.status.reason or Reason.FAILED).value)
 
 
+def ends_in_time(now_ms: float, takes_ms: float, deadline_ms: float) -> bool:
+    """Whether what takes this long can still be answered by the deadline."""
+    return now_ms + takes_ms + REPLY_GUARD_MS <= deadline_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket(Generic[Work]):
     """A request as admission sees it.
 
     Units: deadline_ms, on the gateway's clock, arrival plus what was left of the budget; first_exit_ms,
-    expected time until the first answer it could be given; service_ms, until the last exit.
+    expected time until the next answer it could be given, one stage on; service_ms, until the last exit.
     `key` is the same for a request and its duplicates, and for nothing else; `asker` is who sent it.
     """
 
@@ -87,18 +95,27 @@ class Turn(Generic[Work]):
 class Admission(Generic[Work]):
     """A bounded queue, earliest deadline first. Not locked: its owner is.
 
-    One asker may hold half of the queue: a device gone wild leaves room for the others.
+    One asker may hold half of the queue: a device gone wild leaves room for the others. Where
+    `first_come` is given, requests are served in the order of their arrival instead, without a pause.
     Units: queue_limit, requests waiting; workers, requests served at a time.
     """
 
-    def __init__(self, *, queue_limit: int, workers: int, remembered_limit: int = REMEMBERED_LIMIT) -> None:
+    def __init__(
+        self,
+        *,
+        queue_limit: int,
+        workers: int,
+        remembered_limit: int = REMEMBERED_LIMIT,
+        first_come: bool = False,
+    ) -> None:
         self._queue_limit = queue_limit
         self._asker_limit = max(1, queue_limit // 2)
         self._workers = workers
         self._remembered_limit = remembered_limit
+        self._first_come = first_come
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Ticket[Work]]] = []
-        self._running: dict[bytes, float] = {}  # key → when it should be done
+        self._running: dict[bytes, tuple[Ticket[Work], float]] = {}  # key → it, and when it should be done
         self._remembered: OrderedDict[bytes, float] = OrderedDict()  # key → when it may be forgotten
         self._draining = False
 
@@ -133,16 +150,19 @@ class Admission(Generic[Work]):
             return self._refused(Refusal(Status.DRAINING))
         if left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
             return self._refused(Refusal(Status.TOO_LATE))
-        wait_ms = self._wait_ms(ticket.deadline_ms, now_ms)
+        wait_ms = self._wait_ms(self._urgency(ticket), now_ms)
         asked = sum(entry[2].asker == ticket.asker for entry in self._queue)
         full = len(self._queue) >= self._queue_limit or asked >= self._asker_limit
         if full or left_ms < wait_ms + ticket.first_exit_ms + REPLY_GUARD_MS:
             return self._refused(Refusal(Status.BUSY, self.backlog_ms(now_ms)))
-        heapq.heappush(self._queue, (ticket.deadline_ms, next(self._order), ticket))
+        self._push(ticket)
         return Verdict(True, "admitted")
 
     def take(self, now_ms: float) -> Turn[Work]:
-        """The waiting request with the earliest deadline that can still be met; call `done` after it."""
+        """The waiting request with the earliest deadline that can still be met.
+
+        Call `done` or `put_back` after it.
+        """
         lapsed: list[Lapsed[Work]] = []
         while self._queue:
             ticket = heapq.heappop(self._queue)[2]
@@ -152,13 +172,23 @@ class Admission(Generic[Work]):
             elif left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
                 lapsed.append(Lapsed(ticket, Refusal(Status.TOO_LATE)))
             else:
-                self._running[ticket.key] = now_ms + ticket.service_ms
+                self._running[ticket.key] = (ticket, now_ms + ticket.service_ms)
                 return Turn(ticket, tuple(lapsed))
         return Turn(None, tuple(lapsed))
 
     def done(self, ticket: Ticket[Work]) -> None:
         """A taken request is finished, however it ended."""
         self._running.pop(ticket.key, None)
+
+    def overtaken(self, ticket: Ticket[Work]) -> bool:
+        """Whether a request that waits is in more of a hurry than this one, which is between two stages."""
+        queue = self._queue
+        return bool(queue) and not self._first_come and queue[0][0] < ticket.deadline_ms
+
+    def put_back(self, ticket: Ticket[Work]) -> None:
+        """Let a taken request, with what is left of it to do, wait again: it was let in before."""
+        self._running.pop(ticket.key, None)
+        self._push(ticket)
 
     def drain(self) -> None:
         """Turn new requests away from now on; what is queued is still served."""
@@ -178,12 +208,22 @@ class Admission(Generic[Work]):
     def _refused(refusal: Refusal) -> Verdict:
         return Verdict(False, refusal.reason, refusal)
 
-    def _wait_ms(self, deadline_ms: float, now_ms: float) -> float:
-        """Expected time until a worker is free for a request with this deadline."""
-        free_ms = [max(0.0, end_ms - now_ms) for end_ms in self._running.values()]
-        free_ms += [0.0] * (self._workers - len(free_ms))
+    def _urgency(self, ticket: Ticket[Work]) -> float:
+        return ticket.arrived_ms if self._first_come else ticket.deadline_ms
+
+    def _push(self, ticket: Ticket[Work]) -> None:
+        heapq.heappush(self._queue, (self._urgency(ticket), next(self._order), ticket))
+
+    def _wait_ms(self, urgency: float, now_ms: float) -> float:
+        """Expected time until a worker is free for a request that is this urgent."""
+        free_ms = [0.0] * (self._workers - len(self._running))
+        for ticket, end_ms in self._running.values():
+            busy_ms = max(0.0, end_ms - now_ms)
+            # What is less urgent makes way after the stage that it is in.
+            makes_way = self._urgency(ticket) > urgency
+            free_ms.append(min(busy_ms, ticket.first_exit_ms) if makes_way else busy_ms)
         heapq.heapify(free_ms)
-        ahead = sorted((*entry[:2], entry[2].service_ms) for entry in self._queue if entry[0] <= deadline_ms)
+        ahead = sorted((*entry[:2], entry[2].service_ms) for entry in self._queue if entry[0] <= urgency)
         for _, _, service_ms in ahead:
             heapq.heapreplace(free_ms, free_ms[0] + service_ms)
         return free_ms[0]

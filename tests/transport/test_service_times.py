@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.gateway.service_times import FORGET_HALF_MS, ServiceTimes
+from edgeexit.transport.service_times import FORGET_HALF_MS, ServiceTimes
 
 TIMES = st.lists(st.floats(0.01, 10_000.0), min_size=1, max_size=50)
 
