@@ -22,8 +22,8 @@ ITEM_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1,
 Task = Literal["classification", "regression"]
 Precision = Literal["f32", "f16", "int8"]
 Format = Literal["tflite", "onnx"]
-# The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts; behind "pool" how many patches become
-# one; behind "bottleneck" how many values each token comes down to.
+# The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts; behind "pool" and "merge" how many
+# patches become one; behind "bottleneck" how many values each token comes down to.
 CodecName = Literal[
     "raw",
     "f16",
@@ -48,6 +48,12 @@ CodecName = Literal[
     "jpeg30",
     "pool4-int8",
     "pool4-int4",
+    "merge4-int8",
+    "merge4-int4",
+    "merge8-int8",
+    "merge8-int4",
+    "merge16-int8",
+    "merge16-int4",
     "bottleneck8",
     "bottleneck4",
     "bottleneck2",

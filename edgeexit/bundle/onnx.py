@@ -7,7 +7,6 @@ Source: onnx/onnx.proto, for the numbers of fields and types; ONNX operator sche
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from edgeexit.bundle.flatbuffer import Malformed
+from edgeexit.bundle.mapped import examine_file
 from edgeexit.bundle.nan import CHUNK, Floating, holds_nan
 from edgeexit.bundle.protobuf import LENGTH, Field, Message, whole
-from edgeexit.errors import BundleError, UnsafeModel
+from edgeexit.errors import UnsafeModel
 
 # Caps, as for TFLite. A whole ViT-Base is one graph of 1,500 nodes.
 MOST_NODES = 65_536
@@ -72,14 +72,7 @@ def check_onnx(path: Path, *, file: str) -> None:
     shapes beyond all use; constants that do not fill their shape; weights that are no numbers.
     Raises: UnsafeModel, BundleError when it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            if not stream.seek(0, 2):
-                raise UnsafeModel(file=file, why="it is empty")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-                _examine(data, file)
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read", file=file, why=str(error)) from error
+    examine_file(path, _examine, file=file)
 
 
 def check_onnx_bytes(data: bytes, *, file: str) -> None:

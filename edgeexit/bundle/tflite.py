@@ -5,15 +5,15 @@ Source: tensorflow/lite/schema/schema.fbs, for the places of fields and the numb
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from edgeexit.bundle.flatbuffer import Malformed, Table, Vector, number, root
+from edgeexit.bundle.mapped import examine_file
 from edgeexit.bundle.nan import Floating, holds_nan
-from edgeexit.errors import BundleError, UnsafeModel
+from edgeexit.errors import UnsafeModel
 
 # Caps. A whole ViT-Base is one graph of 2,500 tensors; no stage of anything published comes near these.
 MOST_GRAPHS = 64
@@ -48,14 +48,7 @@ def check_model(path: Path, *, file: str) -> None:
     masks and maxima are made with them.
     Raises: UnsafeModel, BundleError when it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            if not stream.seek(0, 2):
-                raise UnsafeModel(file=file, why="it is empty")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-                _examine(data, file)
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read", file=file, why=str(error)) from error
+    examine_file(path, _examine, file=file)
 
 
 def check_model_bytes(data: bytes, *, file: str) -> None:

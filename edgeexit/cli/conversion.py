@@ -39,11 +39,16 @@ class Wanted:
     back_end: LoweringName
     mixture_loss: float | None = None
     mixture_times: tuple[tuple[str, tuple[float | None, ...]], ...] = ()
+    bottleneck_samples: int | None = None
+    bottleneck_seconds: float | None = None
 
     def of(self, plan: ConversionPlan) -> ConversionPlan:
         """The plan with all of it. Raises: ConfigError."""
+        samples = self.bottleneck_samples
         return replace(
             plan,
+            bottleneck_samples=plan.bottleneck_samples if samples is None else samples,
+            bottleneck_seconds=self.bottleneck_seconds,
             name=self.name or plan.name,
             variants=self.variants or plan.variants,
             codecs=self.codecs or plan.codecs,
@@ -55,17 +60,18 @@ class Wanted:
 def read_wanted(name: str | None, variants: str | None, codecs: str | None, back_end: str) -> Wanted:
     """Options that hold words, read before anything is opened. Raises: ConfigError."""
     from edgeexit.cli.sources.settings import known_words
-    from edgeexit.convert.codecs import codec_choices
+    from edgeexit.convert.codecs import codec_words
     from edgeexit.convert.lowering import LoweringName
     from edgeexit.convert.plan import VariantName
 
     made = variants and known_words(variants, get_args(VariantName), key="variants")
-    sent = codecs and known_words(codecs, codec_choices(), key="codecs")
+    meant = codec_words()
+    sent = codecs and known_words(codecs, tuple(meant), key="codecs")
     (known,) = known_words(back_end, get_args(LoweringName), key="back_end")[:1]
     return Wanted(
         name,
         cast("tuple[VariantName, ...]", made) if made else None,
-        cast("tuple[CodecName, ...]", sent) if sent else None,
+        tuple(dict.fromkeys(codec for word in sent for codec in meant[word])) if sent else None,
         cast("LoweringName", known),
     )
 
@@ -137,6 +143,7 @@ def carry_out(
         out=out,
         progress=ProgressLines(say),
         lowering=lowering(wanted.back_end),
+        learning=material.learning,
     )
     if as_json:
         show_json(encode_report(report).rstrip())

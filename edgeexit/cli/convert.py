@@ -92,7 +92,10 @@ def convert(
     ] = None,
     task: Annotated[
         Literal["classification", "regression"] | None,
-        typer.Option(help="What a module:factory's exits answer.", rich_help_panel=_SOURCE),
+        typer.Option(
+            help="What the exits of a module:factory answer, or new ones of a published model.",
+            rich_help_panel=_SOURCE,
+        ),
     ] = None,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="A recipe's tiny size.", rich_help_panel=_SOURCE)
@@ -129,6 +132,10 @@ def convert(
     train_seconds: Annotated[
         float | None, typer.Option(min=0.1, help="With --train: no longer than this.", rich_help_panel=_EXITS)
     ] = None,
+    train_epochs: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="With --train: so many rounds of them.", rich_help_panel=_EXITS),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the bundle; a recipe's, or that of its folder.", rich_help_panel=_BUNDLE),
@@ -147,7 +154,21 @@ def convert(
     ] = None,
     codecs: Annotated[
         str | None,
-        typer.Option(help="Ways of sending a boundary, raw among them.", rich_help_panel=_BUNDLE),
+        typer.Option(
+            help="Ways of sending a boundary, raw among them; pool4, merge8 or bottleneck8 are made by"
+            " packers, and a bottleneck is trained first.",
+            rich_help_panel=_BUNDLE,
+        ),
+    ] = None,
+    bottleneck_samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images that the bottleneck of each boundary is trained on.", rich_help_panel=_BUNDLE
+        ),
+    ] = None,
+    bottleneck_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="And no longer than this, each.", rich_help_panel=_BUNDLE),
     ] = None,
     back_end: Annotated[
         str, typer.Option(help="What lowers the stages.", rich_help_panel=_BUNDLE)
@@ -188,6 +209,8 @@ def convert(
         read_wanted(name, variants, codecs, back_end),
         mixture_loss=mixture_loss,
         mixture_times=() if mixture_times is None else read_times(mixture_times),
+        bottleneck_samples=bottleneck_samples,
+        bottleneck_seconds=bottleneck_seconds,
     )
     finals = branches(final, key="final")
     asked = Asked(
@@ -215,6 +238,7 @@ def convert(
         train=train,
         train_samples=train_samples,
         train_seconds=train_seconds,
+        train_epochs=train_epochs,
         tiny=tiny,
         dry_run=dry_run,
         random_weights=random_weights,

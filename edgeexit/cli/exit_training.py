@@ -45,7 +45,7 @@ def trained(
         raise ConfigError(
             "there is nothing to learn from",
             key="data",
-            fix="--data imagefolder:FOLDER, with one folder of images for each class",
+            fix="--data imagefolder:FOLDER, with one folder for each class, or csv:FILE with values",
         )
     if told.dry_run:
         return opened
@@ -60,7 +60,7 @@ def trained(
         data=lambda root, tell: own_data(data, opened.image_shape, tell),
         training=TrainingConfig(samples=TRAIN_SAMPLES, batch_size=32),
         conversion=Conversion(licence=told.licence or "not stated"),
-        tasks=("classification",),
+        tasks=(opened.task,),
     )
     choices = replace(choices_of(told, asked), data=data, after=None, branch=None)
     prepared = prepare(recipe, choices, say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,21 +13,29 @@ from edgeexit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from edgeexit.cli.material import Told
+    from edgeexit.convert.packers import Learning
     from edgeexit.convert.plan import LabelledSet
     from edgeexit.training.data import Samples
 
 
-def given_images(
-    opened: Opened, told: Told, labels: tuple[str, ...]
-) -> tuple[LabelledSet | None, LabelledSet | None]:
-    """Calibration and test images, in the network's size. Raises: DataError, ConfigError."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Calibration and test images, in the network's size; the rest, where there is one, to learn from."""
+
+    calibration: LabelledSet | None
+    test: LabelledSet | None
+    learning: Learning | None = None
+
+
+def given_images(opened: Opened, told: Told, labels: tuple[str, ...], seed: int) -> Given:
+    """The images, as far as they are named. Raises: DataError, ConfigError."""
     from edgeexit.cli.bar import Bar
     from edgeexit.cli.image_folders import existing_folder, read_image_set
 
     if told.data is None:
-        return None, None
+        return Given(None, None)
     if _has_parts(told):
-        return _parts(opened, told, labels)
+        return _parts(opened, told, labels, seed)
 
     def read(folder: Path) -> LabelledSet:
         with Bar(f"reading {folder.name}", 0) as bar:
@@ -35,11 +43,13 @@ def given_images(
                 existing_folder(folder), labels, opened.image_shape, limit=told.limit, progress=bar.show
             )
 
-    return read(Path(told.data)), None if told.test is None else read(told.test)
+    return Given(read(Path(told.data)), None if told.test is None else read(told.test))
 
 
-def _parts(opened: Opened, told: Told, labels: tuple[str, ...]) -> tuple[LabelledSet, LabelledSet]:
-    """What is held out of the data, and their test part. Raises: DataError, ConfigError."""
+def _parts(opened: Opened, told: Told, labels: tuple[str, ...], seed: int) -> Given:
+    """What is held out of the data, their test part, and the rest. Raises: DataError, ConfigError."""
+    from edgeexit.convert.packers import Learning
+    from edgeexit.training.checkpoint import settings_key
     from edgeexit.training.own_data import own_data
 
     if told.test is not None:
@@ -61,7 +71,10 @@ def _parts(opened: Opened, told: Told, labels: tuple[str, ...]) -> tuple[Labelle
     if len(order):
         held_out = replace(held_out, targets=order[held_out.targets.astype(np.int64)])
         test = replace(test, targets=order[test.targets.astype(np.int64)])
-    return some_of_set(held_out, told.limit), some_of_set(test, told.limit)
+    key = settings_key(["batches", *data.settings, seed], [data.items])
+    return Given(
+        some_of_set(held_out, told.limit), some_of_set(test, told.limit), Learning(data.train(seed), key)
+    )
 
 
 def class_names(told: Told) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from edgeexit.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgeexit.cli.recipe_flow import Choices
+    from edgeexit.convert.packers import Learning
     from edgeexit.convert.plan import ConversionPlan, LabelledSet
     from edgeexit.models.protocol import MultiExitNetwork
 
@@ -43,6 +44,7 @@ class Told:
     train: bool = False
     train_samples: int | None = None
     train_seconds: float | None = None
+    train_epochs: float | None = None
     tiny: bool = False
     dry_run: bool = False
     random_weights: bool = False
@@ -53,7 +55,8 @@ class Told:
 class Material:
     """Everything that `edgeexit.convert.conversion.convert` takes; without images it can only be planned.
 
-    `untrained` are exits whose weights mean nothing. Shapes: image_shape (C, H, W).
+    `untrained` are exits whose weights mean nothing, `learning` is what bottlenecks learn from, None where
+    all images are held out. Shapes: image_shape (C, H, W).
     """
 
     network: MultiExitNetwork
@@ -62,6 +65,7 @@ class Material:
     calibration: LabelledSet | None
     test: LabelledSet | None
     untrained: tuple[int, ...] = ()
+    learning: Learning | None = None
 
 
 def recipe_material(path: Path, asked: Asked, told: Told, say: Say) -> Material:
@@ -70,6 +74,7 @@ def recipe_material(path: Path, asked: Asked, told: Told, say: Say) -> Material:
     Raises: ConfigError when it was not trained and must not be now; DataError, CannotCut, MissingExtra.
     """
     from edgeexit.cli.recipe_flow import conversion_plan, find_or_train, prepare
+    from edgeexit.convert.packers import Learning
     from edgeexit.training.checkpoint import load_checkpoint
     from edgeexit.training.recipe import read_recipe
 
@@ -107,6 +112,7 @@ def recipe_material(path: Path, asked: Asked, told: Told, say: Say) -> Material:
         calibration=some_of_set(data.held_out, told.limit),
         test=some_of_set(data.test, told.limit),
         untrained=untrained,
+        learning=Learning(prepared.source, prepared.key),
     )
 
 
@@ -121,6 +127,7 @@ def choices_of(told: Told, asked: Asked) -> Choices:
         seed=asked.seed,
         samples=told.train_samples,
         seconds=told.train_seconds,
+        epochs=told.train_epochs,
         after=asked.after or None,
         branch=asked.branch[0] if asked.branch else None,
         weights=asked.weights,
@@ -144,6 +151,11 @@ def source_material(source: str, asked: Asked, told: Told, say: Say) -> Material
         asked = replace(asked, labels=read_labels(told.labels_file))
     else:
         asked = replace(asked, labels=folder_names)
+    if asked.task == "regression" and told.train:
+        from edgeexit.training.own_data import own_value_range
+
+        offset, scale = own_value_range(told.data or "")
+        asked = replace(asked, value_offset=offset, value_scale=scale)
     opened = open_source(source, asked)
     labels = _labels(opened, told, folder_names)
     if told.train:
@@ -151,10 +163,18 @@ def source_material(source: str, asked: Asked, told: Told, say: Say) -> Material
 
         opened = trained(opened, told, asked, labels, say)
     plan = _plan(opened, told, labels, None)  # what it refuses is refused before any image is read
-    calibration, test = given_images(opened, told, labels)
+    given = given_images(opened, told, labels, asked.seed)
     if opened.task == "regression":
-        plan = _plan(opened, told, labels, calibration)
-    return Material(opened.network, plan, opened.image_shape, calibration, test, opened.untrained)
+        plan = _plan(opened, told, labels, given.calibration)
+    return Material(
+        network=opened.network,
+        plan=plan,
+        image_shape=opened.image_shape,
+        calibration=given.calibration,
+        test=given.test,
+        untrained=opened.untrained,
+        learning=given.learning,
+    )
 
 
 def _plan(

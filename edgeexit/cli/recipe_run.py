@@ -20,6 +20,7 @@ from edgeexit.cli.recipe_flow import (
     prepare,
 )
 from edgeexit.convert.conversion import convert
+from edgeexit.convert.packers import Learning
 from edgeexit.convert.progress import ProgressLines
 from edgeexit.convert.report import render
 from edgeexit.errors import EdgeExitError
@@ -65,6 +66,7 @@ def _run(recipe: Recipe, choices: Choices, options: argparse.Namespace) -> None:
         test=data.test,
         out=options.out,
         progress=ProgressLines(say),
+        learning=Learning(prepared.source, prepared.key),
     )
     say(render(report))
     if options.report is not None:

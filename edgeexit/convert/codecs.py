@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from edgeexit.transport.codecs import (
     abilities_for,
     decode_tensors,
     encode_tensors,
+    is_packed,
+    packer_name,
     payload_bytes,
     sent_bytes,
     size_varies,
@@ -48,11 +51,23 @@ COMPRESSED_BELOW = 0.9
 
 
 def codec_choices() -> tuple[CodecName, ...]:
-    """Every codec that a conversion can be asked to measure.
-
-    What packers make is not among them: `edgeexit.convert.packing` adds that to a bundle.
-    """
+    """Every codec that a conversion can be asked to measure, but those that packers make."""
     return tuple(dict.fromkeys((*INPUT_CODECS, *HIDDEN_CODECS)))
+
+
+def codec_words() -> dict[str, tuple[CodecName, ...]]:
+    """Every word that asks for codecs, with those that it stands for.
+
+    Besides the codecs themselves these are the names of packers: `pool4` for `pool4-int8` and `pool4-int4`.
+    """
+    words: dict[str, tuple[CodecName, ...]] = {codec: (codec,) for codec in codec_choices()}
+    packed = [codec for codec in get_args(CodecName) if is_packed(codec)]
+    for codec in packed:
+        name = packer_name(codec)
+        words[name] = tuple(
+            each for each in packed if packer_name(each) == name and each == uncompressed(each)
+        )
+    return words | {codec: (codec,) for codec in packed}
 
 
 def codecs_of(boundary: int, wanted: Sequence[CodecName]) -> tuple[CodecName, ...]:

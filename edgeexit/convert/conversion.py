@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import BoundaryCodec
-from edgeexit.bundle.write import require_room
+from edgeexit.bundle.write import require_room, write_bundle
 from edgeexit.convert.calibrating import certify_consistency
 from edgeexit.convert.codecs import measure_codecs
 from edgeexit.convert.golden import golden_vectors
@@ -32,6 +33,16 @@ from edgeexit.convert.key import (
 )
 from edgeexit.convert.lowering import LiteRTTorch, Lowering
 from edgeexit.convert.mixture import choose_mixture
+from edgeexit.convert.packers import (
+    Learning,
+    learns,
+    make_plan_packers,
+    packed_codecs,
+    require_learning,
+    require_suited,
+    require_tflite,
+)
+from edgeexit.convert.packing import with_packers
 from edgeexit.convert.parity import Reference, references
 from edgeexit.convert.plan import ConversionPlan, LabelledSet, check_set, evenly, network_input
 from edgeexit.convert.progress import Progress, Step, Steps, silent
@@ -39,8 +50,9 @@ from edgeexit.convert.quantise import quantiser_tools
 from edgeexit.convert.report import REPORT_SCHEMA, ConversionReport, StageRow, VariantRow
 from edgeexit.convert.slicing import SlicedStage, slice_network
 from edgeexit.convert.variants import MeasuredVariant, VariantMaker
-from edgeexit.convert.writing import Origin, preprocessing, write
+from edgeexit.convert.writing import Origin, describe, preprocessing
 from edgeexit.models.protocol import MultiExitNetwork
+from edgeexit.transport.codecs import is_packed
 
 
 def convert(
@@ -52,11 +64,13 @@ def convert(
     out: Path,
     progress: Progress = silent,
     lowering: Lowering | None = None,
+    learning: Learning | None = None,
 ) -> ConversionReport:
     """Turn a network into a bundle at `out`, with its report beside it.
 
     `calibration` was held out of training; `test`, where given, serves the figures of the report and
-    nothing else. Nothing is written if a step fails. A conversion that was killed goes on from the steps
+    nothing else; `learning` is what bottlenecks learn from, where the plan's codecs name some.
+    Nothing is written if a step fails. A conversion that was killed goes on from the steps
     that it had finished. The same conversion, its bundle still whole at `out`, is not done again; another
     bundle at `out` is replaced.
     Raises: ConvertError and its leaves, DataError, ConfigError, BundleError, MissingExtra, RunnerError.
@@ -66,7 +80,9 @@ def convert(
         check_set(test, what="test", plan=plan)
     back_end: Lowering = LiteRTTorch() if lowering is None else lowering
     tools = (*runtime_tools(), *back_end.tools, *quantiser_tools(plan.variants))
-    key = conversion_key(network, plan, tools, calibration, test)
+    packed = packed_codecs(plan)
+    learnt = require_learning(learning).key if learns(packed) else ""
+    key = conversion_key(network, plan, tools, calibration, test, learnt)
     stored = finished(out, key)
     if stored is not None:
         progress(Step("convert", 1, 1, "already converted"))
@@ -77,7 +93,9 @@ def convert(
         if kept.kept:
             progress(Step("resume", 1, 1, f"{kept.kept} steps were finished before; the same ones are used"))
         stages, samples = _slice(network, plan, calibration, steps)
+        require_suited(stages, packed)
         lowered = _lower(back_end, stages, samples[0], kept, steps)
+        require_tflite(lowered[0], packed)
         maker = VariantMaker(plan, stages, lowered, samples, calibration, test, steps, kept, back_end)
         variants: list[MeasuredVariant] = []
         for name in plan.variants:
@@ -85,10 +103,18 @@ def convert(
         variants = _consistent(plan, variants)
         codecs = _codecs(plan, stages, lowered, calibration, kept, steps)
         mixture = _mixture(plan, stages, variants, samples, calibration, kept, steps)
+        golden = golden_vectors(stages, samples, plan.golden_samples)
+        origin = Origin(tools, weights_digest(network), data_digest(calibration))
+        manifest, files = describe(plan, stages, variants, codecs, golden, origin, mixture)
+        if packed:
+            # As a draft of the bundle that a stopped conversion leaves behind, which the next one removes.
+            with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+                draft = write_bundle(Path(folder) / "draft", manifest, files)
+                made = make_plan_packers(network, stages, plan, draft, calibration, learning, kept, steps)
+            manifest = with_packers(manifest, made)
+            files |= {name: data for each in made.values() for name, data in each.files.items()}
         with steps.step("write", 1):
-            golden = golden_vectors(stages, samples, plan.golden_samples)
-            origin = Origin(tools, weights_digest(network), data_digest(calibration))
-            bundle = write(plan, stages, variants, codecs, golden, origin, out, preferred=mixture)
+            bundle = write_bundle(out, manifest, files, replace=True)
         report = ConversionReport(
             schema=REPORT_SCHEMA,
             key=key,
@@ -99,7 +125,10 @@ def convert(
             tools=tools,
             calibration_samples=len(calibration.images),
             test_samples=0 if test is None else len(test.images),
-            stages=tuple(_row(stage, variants, codecs[stage.index]) for stage in stages),
+            stages=tuple(
+                _row(stage, variants, boundary.codecs)
+                for stage, boundary in zip(stages, manifest.boundaries, strict=True)
+            ),
             times=steps.times,
             mixture=mixture,
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -172,6 +201,7 @@ def _codecs(
 ) -> tuple[tuple[BoundaryCodec, ...], ...]:
     subset = evenly(len(calibration.images), plan.codec_samples)
     images, targets = calibration.images[subset], calibration.targets[subset]
+    wanted = tuple(codec for codec in plan.codecs if not is_packed(codec))
     with steps.step("codecs", len(subset)) as tell:
 
         def measure() -> bytes:
@@ -183,7 +213,7 @@ def _codecs(
                     targets,
                     task=plan.task,
                     error_scale=plan.quality_scale,
-                    wanted=plan.codecs,
+                    wanted=wanted,
                     workers=plan.workers,
                     tell=tell,
                 )
@@ -192,7 +222,7 @@ def _codecs(
         parts = [
             *(path.name for path in lowered),
             arrays_digest({"images": images, "targets": targets}),
-            f"{plan.task} {plan.quality_scale} {plan.codecs}",
+            f"{plan.task} {plan.quality_scale} {wanted}",
         ]
         found = kept.file("codecs", parts, measure).read_bytes()
         return msgspec.json.decode(found, type=tuple[tuple[BoundaryCodec, ...], ...])

@@ -32,6 +32,11 @@ _DECISIVE_FILES = (
     "decide/calibration.py",
     "decide/evidence.py",
     "decide/risk.py",
+    "models/merging.py",
+    "models/packed_state.py",
+    "models/packers.py",
+    "models/windows.py",
+    "training/bottleneck*.py",
     "transport/affine.py",
     "transport/codecs.py",
     "transport/storage.py",
@@ -89,8 +94,9 @@ def conversion_key(
     tools: tuple[str, ...],
     calibration: LabelledSet,
     test: LabelledSet | None,
+    learning: str = "",
 ) -> str:
-    """SHA-256 over weights, code, plan, tools and data."""
+    """SHA-256 over weights, code, plan, tools and data; `learning` names what bottlenecks learn from."""
     digest = hashlib.sha256()
     # How many threads did the work changes nothing in the result.
     digest.update(msgspec.json.encode((replace(plan, workers=None), tools)))
@@ -99,6 +105,7 @@ def conversion_key(
         digest.update(path.read_bytes())
     for labelled in (calibration, test):
         digest.update(b"none" if labelled is None else data_digest(labelled).encode())
+    digest.update(learning.encode())
     return digest.hexdigest()
 
 

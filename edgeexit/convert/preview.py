@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import Task
+from edgeexit.bundle.manifest import CodecName, Task, TensorSpec
 from edgeexit.convert.codecs import codecs_of
+from edgeexit.convert.packers import (
+    BOTTLENECK,
+    packed_codecs,
+    packed_shapes,
+    require_suited,
+    untrained_packers,
+)
 from edgeexit.convert.plan import ConversionPlan, network_input
 from edgeexit.convert.report import laid_out, shown_bytes, shown_count
 from edgeexit.convert.slicing import SlicedStage, slice_network
@@ -86,6 +94,7 @@ def preview(
     """Run the network once, and reckon. Shapes: image (1, C, H, W). Raises: UnsupportedModel."""
     classes = len(plan.labels) if plan.task == "classification" else 2
     stages = slice_network(network, network_input(image), task=plan.task, classes=classes)
+    require_suited(stages, packed_codecs(plan))
     parameters = sum(stage.parameters for stage in stages)
     return Preview(
         name=plan.name,
@@ -105,17 +114,26 @@ def preview(
 
 
 def _stage(stage: SlicedStage, plan: ConversionPlan) -> PlannedStage:
+    packers = untrained_packers(stage.index, stage.inputs, packed_codecs(plan))
     return PlannedStage(
         stage=stage.index,
         parameters=stage.parameters,
         macs=stage.macs,
         tensors=tuple(str(spec) for spec in stage.inputs),
         boundary_bytes=sum(spec.size_bytes for spec in stage.inputs),
-        codecs=tuple(
-            PlannedCodec(codec, None if size_varies(codec) else payload_bytes(stage.inputs, codec))
-            for codec in codecs_of(stage.index, plan.codecs)
+        codecs=(
+            *(_weighed(codec, stage.inputs) for codec in codecs_of(stage.index, plan.codecs)),
+            *(
+                _weighed(codec, packed_shapes(packer, stage.inputs))
+                for packer in packers
+                for codec in packer.codecs
+            ),
         ),
     )
+
+
+def _weighed(codec: CodecName, specs: Sequence[TensorSpec]) -> PlannedCodec:
+    return PlannedCodec(codec, None if size_varies(codec) else payload_bytes(specs, codec))
 
 
 def _steps(
@@ -157,7 +175,30 @@ def _steps(
         places = len(stages) * len(plan.variants)
         what = f"{sent:,} images through up to {places} files, again where beginnings differ"
         steps.append(PlannedStep("mixture", what, sent * whole * len(plan.variants)))
+    steps += _packer_steps(stages, plan, sent, behind)
     steps.append(PlannedStep("write", "golden vectors, manifest, digests", 0))
+    return steps
+
+
+def _packer_steps(
+    stages: tuple[SlicedStage, ...], plan: ConversionPlan, sent: int, behind: list[int]
+) -> list[PlannedStep]:
+    """What packers take, those of each boundary; their own multiply-adds are few beside the stages'."""
+    whole, steps = behind[0], []
+    for stage in stages[1:]:
+        packers = untrained_packers(stage.index, stage.inputs, packed_codecs(plan))
+        names = [packer.name for packer in packers]
+        if any(name.startswith(BOTTLENECK) for name in names):
+            limit = "" if plan.bottleneck_seconds is None else f", {plan.bottleneck_seconds:g} s at most"
+            # Forwards through all stages for what is taught, and through those behind to learn, with the
+            # way back, which costs twice the way there.
+            macs = plan.bottleneck_samples * (whole + 3 * behind[stage.index])
+            what = f"trained on {plan.bottleneck_samples:,} images{limit}"
+            steps.append(PlannedStep(f"bottleneck {stage.index}", what, macs))
+        if packers:
+            lossy = len({uncompressed(codec) for packer in packers for codec in packer.codecs})
+            macs = sent * (whole + lossy * behind[stage.index])
+            steps.append(PlannedStep(f"packers {stage.index}", f"{sent:,} images, {', '.join(names)}", macs))
     return steps
 
 

@@ -1,7 +1,7 @@
-"""Step 9: the manifest and the bundle, whole or not at all.
+"""Step 9: what the bundle says.
 
 Requires: every other step done.
-Ensures: a verified bundle at the place asked for.
+Ensures: what the bundle says, and its files.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from edgeexit.bundle.manifest import (
     Stage,
     Variant,
 )
-from edgeexit.bundle.store import Bundle
-from edgeexit.bundle.write import golden_blob, model_blob, write_bundle
+from edgeexit.bundle.write import golden_blob, model_blob
 from edgeexit.convert.lowered import format_of
 from edgeexit.convert.plan import ConversionPlan
 from edgeexit.convert.quantise import precision_of, runtimes
@@ -55,23 +54,21 @@ def preprocessing(stages: Sequence[SlicedStage]) -> Preprocessing:
     return Preprocessing(height=height, width=width, color="gray" if channels == 1 else "rgb", layout="NCHW")
 
 
-def write(
+def describe(
     plan: ConversionPlan,
     stages: Sequence[SlicedStage],
     variants: Sequence[MeasuredVariant],
     codecs: Sequence[Sequence[BoundaryCodec]],
     golden: bytes,
     origin: Origin,
-    out: Path,
     preferred: Sequence[str] = (),
-) -> Bundle:
-    """Write the bundle at `out`; another bundle there is replaced.
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, and its files by name.
 
     `preferred` names a variant for each stage, as a search of mixtures found them; empty where none was made.
     No date and no measured time goes into it: the same conversion gives the same digest.
 
     Shapes: stages and codecs (K,).
-    Raises: BundleError; nothing is then changed at `out`.
     """
     files = {golden_blob(golden).file: golden}
     blobs: dict[Path, Blob] = {}
@@ -111,7 +108,7 @@ def write(
         ),
         risk_controls=tuple(control for variant in variants for control in variant.risk_controls),
     )
-    return write_bundle(out, manifest, files, replace=True)
+    return manifest, files
 
 
 def _stage(

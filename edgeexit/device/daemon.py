@@ -26,6 +26,7 @@ from edgeexit.device.guarantee import Guarantee, drift_found, make_guarantee
 from edgeexit.device.log import open_log
 from edgeexit.device.outbox import Outbox
 from edgeexit.device.parts import (
+    CODEC_TIMES_FILE,
     PlayedBoard,
     find_profile,
     first_budget,
@@ -35,6 +36,7 @@ from edgeexit.device.parts import (
     make_runner,
     make_transport,
     played_board,
+    state_file,
 )
 from edgeexit.device.payloads import make_payloads
 from edgeexit.device.policy import PolicyInForce, choose_policy
@@ -136,7 +138,8 @@ class Daemon:
         self._policy = PolicyInForce(choose_policy(config.policy, bundle.manifest, self._variants, guarantee))
         transport = make_transport(config, bundle)
         threads = config.threads or profile.runtime.threads
-        payloads = None if transport is None else make_payloads(bundle, runner, threads=threads)
+        times = state_file(config, self._environment, CODEC_TIMES_FILE)
+        payloads = None if transport is None else make_payloads(bundle, runner, threads=threads, cache=times)
         self._engine = Engine(
             bundle,
             runner,

@@ -35,8 +35,9 @@ from edgeexit.transport.protocol import Transport
 
 _log = logging.getLogger(__name__)
 
-# The selection of variants is kept under this name in the state folder.
+# The selection of variants, and the times of codecs, are kept under these names in the state folder.
 SELECTION_FILE = "selection.json"
+CODEC_TIMES_FILE = "codec_times.json"
 
 # A nanosecond clock sees nothing shorter than this of a stage.
 SHORTEST_STAGE_MS = 1e-3
@@ -132,7 +133,7 @@ def make_runner(
     Raises: RunnerError and its leaves, MissingExtra, BundleError.
     """
     threads = config.threads or profile.runtime.threads
-    cache = selection_cache(config, environment)
+    cache = state_file(config, environment, SELECTION_FILE)
     # With one thread all computing is done by the caller's own, and its processor time is the truth.
     clock = processor_ms if played is not None and threads == 1 else monotonic_ms
     runner, report = open_verified(bundle, threads=threads, cache=cache, clock=clock)
@@ -163,11 +164,11 @@ def rehearse(bundle: Bundle, runner: Runner) -> tuple[float, ...]:
     return tuple(max(stage_ms, SHORTEST_STAGE_MS) for stage_ms in times_ms)
 
 
-def selection_cache(config: DeviceConfig, environment: Mapping[str, str]) -> Path | None:
-    """Where the selection of variants is kept: the configured folder, else systemd's; None without both."""
+def state_file(config: DeviceConfig, environment: Mapping[str, str], name: str) -> Path | None:
+    """Where what was measured is kept: in the configured folder, else systemd's; None without both."""
     folder = config.state or environment.get("STATE_DIRECTORY")
     # systemd lists several folders with colons between them; the first is ours.
-    return None if not folder else Path(folder.split(":")[0]) / SELECTION_FILE
+    return None if not folder else Path(folder.split(":")[0]) / name
 
 
 def make_control(config: DeviceConfig, boot_id: str, latest: LatestBudget) -> Control | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ _TYPES: dict[DType, str] = {
     "uint8": "tensor(uint8)",
     "int32": "tensor(int32)",
 }
+# A ViT-Base in floats takes 340 MB, and tensors of its size some 10 MB more.
+MOST_MEMORY_BYTES = 2**31
 # Errors alone: a session warns of every initializer that it folds away.
 _ERRORS_ONLY = 3
 
@@ -90,7 +93,9 @@ class OnnxRuntime:
         """Open a file. Raises: RunnerError."""
         import onnxruntime
 
+        _bound_memory()
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Threads that spin while they wait take the processor from everything else on a board.
@@ -113,6 +118,29 @@ class OnnxRuntime:
                 fix="install the libraries that this version of onnxruntime-gpu names, or ask for cpu",
             )
         return made
+
+
+def most_memory_bytes() -> int:
+    """What one session may take, weights and tensors together: no more than half of what there is here."""
+    return min(MOST_MEMORY_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+
+
+def _bound_memory() -> None:
+    """Give the session made next an allocator with a cap: small constants can make tensors of any size.
+
+    Sessions share what is registered last, and each keeps what it began with.
+    """
+    import onnxruntime as ort
+
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    settings = {
+        "max_mem": most_memory_bytes(),
+        # Grown by as much as is asked for, never to the next power of two, so that the cap is the cap.
+        "arena_extend_strategy": 1,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg(settings))
 
 
 def find_onnx_runtime(wanted: Provider = "cpu") -> OnnxRuntime | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.manifest import Blob, Packer, TensorSpec
+from edgeexit.bundle.manifest import Packer, TensorSpec
 from edgeexit.bundle.packer_golden import PackerGolden
 from edgeexit.bundle.store import Bundle
 from edgeexit.errors import BundleError, RunnerError, ShapeError
@@ -132,9 +133,49 @@ def load_packer(
 ) -> PackerModel:
     """One half of a packer, not proved. Raises: RunnerError, ShapeError, BundleError."""
     own, boundary_specs = packer.tensors, bundle.manifest.boundaries[boundary].tensors
-    if packs:
-        return _load(bundle, boundary, packer, packer.pack, boundary_specs, own, runtime, threads)
-    return _load(bundle, boundary, packer, packer.unpack, own, boundary_specs, runtime, threads)
+    if runtime.name not in packer.runtimes:
+        raise RunnerError(
+            f"{_half_words(packer.name, boundary)} cannot be loaded", why=f"{runtime.name} does not run it"
+        )
+    blob, takes, gives = (packer.pack, boundary_specs, own) if packs else (packer.unpack, own, boundary_specs)
+    try:
+        path = bundle.blob_path(blob)
+    except BundleError as error:
+        raise RunnerError(
+            f"{_half_words(packer.name, boundary)} cannot be loaded", why=f"{runtime.name}: {error}"
+        ) from error
+    return load_half(path, packer.name, boundary, takes, gives, runtime=runtime, threads=threads)
+
+
+def load_half(
+    model: Path,
+    name: str,
+    boundary: int,
+    takes: Sequence[TensorSpec],
+    gives: Sequence[TensorSpec],
+    *,
+    runtime: Runtime,
+    threads: int,
+) -> PackerModel:
+    """The file of one half of packer `name`, not proved. Raises: RunnerError, ShapeError."""
+    what = _half_words(name, boundary)
+    try:
+        interpreter = runtime.make(model, threads)
+        interpreter.allocate_tensors()
+        signature = interpreter.get_signature_runner(signature_key(interpreter, boundary))
+        inputs, outputs = signature.get_input_details(), signature.get_output_details()
+        main = {int(cast("int", details["index"])) for details in interpreter.get_input_details()}
+    except (ValueError, RuntimeError, TypeError, MemoryError) as error:
+        raise RunnerError(f"{what} cannot be loaded", why=f"{runtime.name}: {error}") from error
+    taken = bind_tensors(inputs, takes, stage=boundary, file=model.name)
+    given = bind_tensors(outputs, gives, stage=boundary, file=model.name)
+    if not main.issuperset(taken.values()):
+        raise RunnerError(f"{what} cannot be loaded", why="its signature is not its main graph")
+    return PackerModel(boundary, interpreter, taken, given)
+
+
+def _half_words(name: str, boundary: int) -> str:
+    return f"packer {name} of boundary {boundary}"
 
 
 def _open(bundle: Bundle, runner: Runner, threads: int, runtime: Runtime | None, *, packs: bool) -> Packers:
@@ -152,7 +193,11 @@ def _open(bundle: Bundle, runner: Runner, threads: int, runtime: Runtime | None,
             vectors = proofs[packer.golden]
             try:
                 model = load_packer(bundle, index, packer, packs=packs, runtime=used, threads=threads)
-                why = _prove_pack(model, states, vectors) if packs else _prove_unpack(model, runner, vectors)
+                why = (
+                    _prove_pack(model, states, vectors)
+                    if packs
+                    else _prove_unpack(model, packer, runner, vectors)
+                )
             except (RunnerError, ShapeError) as error:
                 why = str(error)
             if why is None:
@@ -181,11 +226,13 @@ def _prove_pack(model: PackerModel, states: Sequence[Tensors], vectors: PackerGo
     return None
 
 
-def _prove_unpack(model: PackerModel, runner: Runner, vectors: PackerGolden) -> str | None:
+def _prove_unpack(model: PackerModel, packer: Packer, runner: Runner, vectors: PackerGolden) -> str | None:
     """Why this half is wrong here; None where it is right."""
     answers = []
+    dtypes = {spec.name: np.dtype(spec.dtype) for spec in packer.tensors}
     for row in range(vectors.count):
-        state: Tensors = model.run({name: values[row] for name, values in vectors.arrived.items()})
+        came = {name: values[row].astype(dtypes[name]) for name, values in vectors.arrived.items()}
+        state: Tensors = model.run(came)
         for stage in range(model.boundary, runner.stage_count):
             given = runner.run(stage, state)
             state = given.boundary
@@ -199,32 +246,3 @@ def _prove_unpack(model: PackerModel, runner: Runner, vectors: PackerGolden) -> 
     if got.shape[1] > 2 and agreement_of(got, vectors.answers) < LEAST_AGREEMENT:
         return f"fewer than {LEAST_AGREEMENT:.0%} of the golden vectors keep their label"
     return None
-
-
-def _load(
-    bundle: Bundle,
-    boundary: int,
-    packer: Packer,
-    blob: Blob,
-    takes: Sequence[TensorSpec],
-    gives: Sequence[TensorSpec],
-    runtime: Runtime,
-    threads: int,
-) -> PackerModel:
-    what = f"packer {packer.name} of boundary {boundary}"
-    if runtime.name not in packer.runtimes:
-        raise RunnerError(f"{what} cannot be loaded", why=f"{runtime.name} does not run it")
-    try:
-        model = bundle.blob_path(blob)
-        interpreter = runtime.make(model, threads)
-        interpreter.allocate_tensors()
-        signature = interpreter.get_signature_runner(signature_key(interpreter, boundary))
-        inputs, outputs = signature.get_input_details(), signature.get_output_details()
-        main = {int(cast("int", details["index"])) for details in interpreter.get_input_details()}
-    except (ValueError, RuntimeError, TypeError, MemoryError, BundleError) as error:
-        raise RunnerError(f"{what} cannot be loaded", why=f"{runtime.name}: {error}") from error
-    taken = bind_tensors(inputs, takes, stage=boundary, file=blob.file)
-    given = bind_tensors(outputs, gives, stage=boundary, file=blob.file)
-    if not main.issuperset(taken.values()):
-        raise RunnerError(f"{what} cannot be loaded", why="its signature is not its main graph")
-    return PackerModel(boundary, interpreter, taken, given)

@@ -72,9 +72,7 @@ class SelectionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 def read_report(path: Path, key: SelectionKey) -> SelectionReport | None:
     """The report kept at `path`, where it is sound and holds for `key`; else None."""
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_REPORT_CAP_BYTES + 1)
-        report = msgspec.json.decode(data[:_REPORT_CAP_BYTES], type=SelectionReport)
+        report = msgspec.json.decode(read_kept(path), type=SelectionReport)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     count = key.stop - key.first
@@ -84,12 +82,26 @@ def read_report(path: Path, key: SelectionKey) -> SelectionReport | None:
 
 def write_report(path: Path, report: SelectionReport) -> bool:
     """Keep a report; whether it could be kept. Without it the next start examines anew, no more."""
+    return write_kept(path, msgspec.json.encode(report))
+
+
+def read_kept(path: Path) -> bytes:
+    """The beginning of a file of measurements, all of it where it is no larger than one can be.
+
+    Raises: OSError.
+    """
+    with path.open("rb") as stream:
+        return stream.read(_REPORT_CAP_BYTES)
+
+
+def write_kept(path: Path, data: bytes) -> bool:
+    """Keep measurements, whole or not at all; whether they could be kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(msgspec.json.encode(report))
+                stream.write(data)
             Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)

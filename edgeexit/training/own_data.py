@@ -17,7 +17,7 @@ from edgeexit.training.cifar import cifar
 from edgeexit.training.data import Samples, Targets, idx_split, split_off
 from edgeexit.training.fitting import FittedBatches, fitted_samples
 from edgeexit.training.recipe import RecipeData, Say
-from edgeexit.training.user_images import UserImages, image_folder, value_csv
+from edgeexit.training.user_images import UserImages, csv_values, image_folder, value_csv
 
 KINDS = ("imagefolder", "cifar10", "cifar100", "idx", "csv")
 # What is held out of a set that names no parts, for thresholds and calibration, and again for the test.
@@ -58,6 +58,23 @@ def own_data(text: str, shape: tuple[int, int, int], say: Say) -> RecipeData:
         key="data",
         fix=f"one of {', '.join(f'{each}:PATH' for each in KINDS)}",
     )
+
+
+def own_value_range(text: str) -> tuple[float, float]:
+    """Where the values of `csv:FILE` lie, and how wide, before any image is read.
+
+    Raises: ConfigError for data without values, DataError.
+    """
+    kind, _, place = text.partition(":")
+    if kind != "csv":
+        raise ConfigError(
+            f"{text} has no values to learn",
+            key="data",
+            fix="--data csv:FILE, with the columns image and value",
+        )
+    path = Path(place)
+    rows = csv_values(path / "train.csv" if path.is_dir() else path)
+    return value_range(np.array([value for _, value in rows], dtype=np.float32), path.stem)
 
 
 def _user_images(path: Path, suffix: str, shape: tuple[int, int, int], read: _Read) -> RecipeData:
@@ -126,6 +143,8 @@ def _batches(items: Samples, shape: tuple[int, int, int], mirror: bool, seed: in
 def value_range(values: Targets, name: str) -> tuple[float, float]:
     """Where values lie, and how wide: median and mean distance from it. Raises: DataError."""
     known = values.astype(np.float64)
+    if not len(known):
+        raise DataError(f"{name} is empty", file=name)
     middle = float(np.median(known))
     width = float(np.abs(known - middle).mean())
     if not width > 0.0:

@@ -86,7 +86,13 @@ def value_csv(path: Path, shape: tuple[int, int, int], *, tell: Callable[[str], 
     Images are named relative to the file. `tell` gets a line about each image left out. Shapes: (C, H, W).
     Raises: DataError naming the line when it is malformed, or when nothing can be read.
     """
-    listed: list[tuple[Path, float]] = []
+    listed = csv_values(path)
+    images, values, skipped = _read_all(listed, shape, path, tell)
+    return UserImages(Samples(images, values, path.stem), (), skipped)
+
+
+def csv_values(path: Path) -> list[tuple[Path, float]]:
+    """Images and values of a CSV file, no image read. Raises: DataError naming the line."""
     try:
         if path.stat().st_size > CSV_CAP_BYTES:
             raise DataError(f"{path} is refused", file=str(path), why=f"over {CSV_CAP_BYTES} bytes")
@@ -96,11 +102,9 @@ def value_csv(path: Path, shape: tuple[int, int, int], *, tell: Callable[[str], 
                 raise DataError(
                     f"{path} has no columns image and value", file=str(path), fix="begin it with: image,value"
                 )
-            listed = [_row(row, path, rows.line_num) for row in rows]
+            return [_row(row, path, rows.line_num) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read", file=str(path), why=str(error)) from error
-    images, values, skipped = _read_all(listed, shape, path, tell)
-    return UserImages(Samples(images, values, path.stem), (), skipped)
 
 
 def _row(row: dict[str, str | None], path: Path, line: int) -> tuple[Path, float]:

@@ -10,9 +10,11 @@ u8     values from 0 to 1 as 8 bits: lossless for pixels that were bytes divided
 jpeg95 images from 0 to 1 as JPEG files of quality 95
 pool4-int8, pool4-int4: what a bundle's packer made of the boundary, four patches in one, 8 or 4 bits a value
 with one scale a token
+merge8-int8, merge8-int4: of a packer that makes eight patches one by what they hold, one scale a tensor
 bottleneck8: what a learnt packer made of it, eight values a token, each a whole number from -8 to 7
 
-What travels under the last two is not the boundary: `edgeexit.runner.packing` makes it there and back.
+What travels under the last three is not the boundary: `edgeexit.runner.packing` makes it there and back. Of
+several tensors that a packer gives, the one of its own name is coded; what goes along with that travels raw.
 
 Tensors that are not float32 always travel raw.
 """
@@ -79,8 +81,10 @@ class _Coding:
         return frozenset(needed | ({JPEG} if self.quality is not None else set()))
 
 
+_RAW = _Coding("f4")
+
 _CODINGS: dict[CodecName, _Coding] = {
-    "raw": _Coding("f4"),
+    "raw": _RAW,
     "f16": _Coding("f2"),
     "int8": _Coding("i1"),
     "u8": _Coding("u1"),
@@ -103,6 +107,12 @@ _CODINGS: dict[CodecName, _Coding] = {
     "jpeg30": _Coding("u1", quality=30),
     "pool4-int8": _Coding("i1", per="token", packed=True),
     "pool4-int4": _Coding("i1", bits=4, per="token", packed=True),
+    "merge4-int8": _Coding("i1", packed=True),
+    "merge4-int4": _Coding("i1", bits=4, packed=True),
+    "merge8-int8": _Coding("i1", packed=True),
+    "merge8-int4": _Coding("i1", bits=4, packed=True),
+    "merge16-int8": _Coding("i1", packed=True),
+    "merge16-int4": _Coding("i1", bits=4, packed=True),
     "bottleneck8": _Coding("i1", bits=4, whole=True, packed=True),
     "bottleneck4": _Coding("i1", bits=4, whole=True, packed=True),
     "bottleneck2": _Coding("i1", bits=4, whole=True, packed=True),
@@ -146,6 +156,11 @@ def is_packed(codec: str) -> bool:
     return _CODINGS[codec_name(codec)].packed
 
 
+def packer_name(codec: str) -> str:
+    """What the packer behind a packed codec is called, and the tensor of it that is coded."""
+    return codec.partition("-")[0]
+
+
 def uncompressed(codec: CodecName) -> CodecName:
     """The codec that gives the same values without compressing them; itself where it compresses nothing."""
     compression = _CODINGS[codec].compression
@@ -159,6 +174,12 @@ def encode_tensors(tensors: Mapping[str, Tensor], codec: CodecName) -> tuple[Wir
     travel, for what is no image under JPEG, and where a library that the codec needs is not installed.
     """
     coding = _CODINGS[codec]
+    if coding.packed and len(tensors) > 1:
+        own = packer_name(codec)
+        return tuple(
+            _encode(name, tensor, codec, coding, 1) if name == own else WireTensor.of(name, tensor)
+            for name, tensor in tensors.items()
+        )
     return tuple(_encode(name, tensor, codec, coding, len(tensors)) for name, tensor in tensors.items())
 
 
@@ -180,7 +201,11 @@ def payload_bytes(specs: Sequence[TensorSpec], codec: CodecName) -> int:
     to 2**32), so that the true frame is never larger, and where sizes do not vary at most 16 bytes and one
     for each scale smaller.
     """
-    return _frame_bytes([_describe(spec, _CODINGS[codec], len(specs)) for spec in specs])
+    coding = _CODINGS[codec]
+    if coding.packed and len(specs) > 1:
+        own = packer_name(codec)
+        return _frame_bytes([_describe(spec, coding if spec.name == own else _RAW, 1) for spec in specs])
+    return _frame_bytes([_describe(spec, coding, len(specs)) for spec in specs])
 
 
 def sent_bytes(tensors: Sequence[WireTensor]) -> int:

@@ -220,6 +220,49 @@ def test_new_exits_are_trained_once_and_converted(
     assert "after blocks 1 (mlp), 3 (its own head)" in stored.out
 
 
+@pytest.mark.slow
+@pytest.mark.litert
+def test_a_published_model_learns_values_and_its_boundary_is_packed(
+    say: Say, tiny_timm: Path, photos: Path, tmp_path: Path
+) -> None:
+    rows = [f"{path},{10 + index % 5}" for index, path in enumerate(sorted(photos.glob("*/*.png")))]
+    values = tmp_path / "values.csv"
+    values.write_text("\n".join(("image,value", *rows)))
+    words = (
+        *("convert", f"timm:{tiny_timm}", "--after", 1, "--task", "regression", "--out", tmp_path / "b"),
+        *("--variants", "f32", "--codecs", "raw,pool4-int8,bottleneck2", "--bottleneck-samples", 64),
+    )
+    say(*words, "--data", photos, "--train").complains(2, "no values to learn", "csv:FILE")
+    train = (*words, "--data", f"csv:{values}", "--train", "--train-epochs", 1, "--work", tmp_path / "work")
+    said = say(*train)
+    assert said.code == 0, said.err
+    assert "bottleneck 1" in said.err
+    manifest = open_bundle(tmp_path / "b").manifest
+    assert (manifest.task, manifest.labels) == ("regression", ())
+    assert [each.codec for each in manifest.boundaries[1].codecs] == ["raw", "pool4-int8", "bottleneck2"]
+
+
+def test_a_bottleneck_needs_images_to_learn_from(
+    say: Say, tiny_timm: Path, photos: Path, tmp_path: Path
+) -> None:
+    words = ("convert", f"timm:{tiny_timm}", "--after", 1, "--data", photos, "--out", tmp_path / "b")
+    shown = say(*words, "--codecs", "raw,pool4,bottleneck2", "--dry-run")
+    assert shown.code == 0, shown.err
+    assert "pool4-int4" in shown.out
+    assert "trained on 20,000 images" in shown.out
+    drawn = ("convert", "timm:vit_tiny_patch16_224", "--random-weights", "--image", "3x32x32", *words[2:])
+    said = say(*drawn, "--codecs", "raw,bottleneck2")
+    assert said.code == 2
+    assert "nothing to learn from" in said.err
+    assert "--data imagefolder:FOLDER" in said.err
+    said = say(*words, "--codecs", "raw,merge8")
+    assert said.code == 2
+    assert "no boundary can travel as merge8-int8" in said.err
+    assert "4 patches" in said.err
+    say(*words, "--codecs", "raw,merge7").complains(2, "did you mean merge8")
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_published_model_is_not_fetched_unless_asked(say: Say, photos: Path, tmp_path: Path) -> None:
     words = ("--data", photos, "--out", tmp_path / "b", "--dry-run")
     say("convert", "timm:vit_tiny_patch16_224", *words).complains(2, "--after 3,6,9")

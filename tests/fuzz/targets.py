@@ -110,7 +110,10 @@ def bundle(data: bytes) -> None:
                 document["golden"] = msgspec.to_builtins(blob)
             else:
                 blob = model_blob(content)
-                document["stages"][0]["variants"][0]["blob"] = msgspec.to_builtins(blob)
+                variant = document["stages"][0]["variants"][0]
+                variant["blob"] = msgspec.to_builtins(blob)
+                if which == b"o":
+                    variant |= {"format": "onnx", "runtimes": ["onnxruntime"]}
             (root / blob.file).write_bytes(content)
             written = msgspec.json.encode(document, order="sorted")
         (root / MANIFEST).write_bytes(written)
@@ -154,6 +157,7 @@ def _bundles() -> list[bytes]:
     golden_file = TINY / "golden" / "golden.safetensors"
     return [
         *(b"f" + each for each in _models()),
+        *(b"o" + each for each in _onnx()),
         b"m" + (TINY / MANIFEST).read_bytes(),
         b"g" + golden_file.read_bytes(),
     ]

@@ -17,14 +17,14 @@ from edgeexit.models.opening import open_model
 from edgeexit.training.stored import NETWORK_NOTE, describing_notes
 
 TIMM, HUGGING_FACE = "timm:", "hf:"
-_OPTIONS = ("after", "branch", "final", "weights", "download", "random_weights", "image_shape")
+_OPTIONS = ("after", "branch", "final", "weights", "download", "random_weights", "image_shape", "task")
 
 
 def open_attached(source: str, asked: Asked) -> Opened:
     """The backbone with exits after the blocks asked for; nothing is fetched unless that is asked for.
 
     The model's own head stays the last exit where it tells apart as many classes as the images have; else
-    there is a new one, like the exits before it.
+    there is a new one, like the exits before it. With values to learn all exits are new.
     Raises: ConfigError, DataError, CannotCut, MissingExtra.
     """
     asked.only("a model to attach exits to", *_OPTIONS)
@@ -43,8 +43,9 @@ def open_attached(source: str, asked: Asked) -> Opened:
         )
     model = _model(source, asked)
     own = _own_classes(model)
-    keep = own > 0 and asked.final is None and len(asked.labels) in (0, own)
-    if not keep and len(asked.labels) < 2:
+    values = asked.task == "regression"
+    keep = not values and own > 0 and asked.final is None and len(asked.labels) in (0, own)
+    if not keep and not values and len(asked.labels) < 2:
         raise ConfigError(
             "what the exits tell apart is not known",
             key="labels",
@@ -56,7 +57,10 @@ def open_attached(source: str, asked: Asked) -> Opened:
         model,
         asked.after,
         asked.branch[0] if len(asked.branch) == 1 else asked.branch or "mlp",
-        classes=None if keep else len(asked.labels),
+        task="regression" if values else "classification",
+        classes=None if keep or values else len(asked.labels),
+        value_offset=asked.value_offset,
+        value_scale=asked.value_scale,
         final=None if keep else asked.final or "linear",
         image_size=size,
         seed=asked.seed,
@@ -70,8 +74,8 @@ def open_attached(source: str, asked: Asked) -> Opened:
         network=network,
         network_words=f"{name}: {description}",
         image_shape=description.image_shape,
-        task="classification",
-        classes=description.classes,
+        task="regression" if values else "classification",
+        classes=0 if values else description.classes,
         untrained=tuple(range(exits - 1 if keep and not asked.random_weights else exits)),
         name=Path(name).name.replace("/", "-").replace(":", "-"),
     )
@@ -88,7 +92,7 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
             f"{source} names no model", key="source", fix="timm:vit_tiny_patch16_224, for example"
         )
     if Path(name).exists() and not asked.random_weights:
-        asked.only("a model on this machine, with its weights", *_OPTIONS[:3], "image_shape")
+        asked.only("a model on this machine, with its weights", *_OPTIONS[:3], *_OPTIONS[-2:])
         return open_model(name, checkpoint=None, download=False)
     if library == TIMM:
         if asked.weights is not None:

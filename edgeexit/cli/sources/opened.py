@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 ImageShape = tuple[int, int, int]
 
+# What is known from the images, and not from an option of the network.
+_OF_DATA = ("labels", "value_offset", "value_scale")
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the options say about the network; None and empty where they say nothing.
 
-    `labels` are those of --labels, or the class folders of the images. Shapes: image_shape (C, H, W).
+    `labels` are those of --labels, or the class folders of the images; values to be learnt lie about
+    `value_offset`, `value_scale` wide. Shapes: image_shape (C, H, W).
     """
 
     after: tuple[int, ...] = ()
@@ -35,13 +39,15 @@ class Asked:
     task: Task | None = None
     seed: int = 0
     labels: tuple[str, ...] = ()
+    value_offset: float = 0.0
+    value_scale: float = 1.0
 
     def only(self, kind: str, *allowed: str) -> None:
         """Refuse what says nothing to this kind of source. Raises: ConfigError."""
         nothing = Asked()
         for field in fields(self):
             name = field.name
-            if name in ("labels", "seed", *allowed) or getattr(self, name) == getattr(nothing, name):
+            if name in (*_OF_DATA, "seed", *allowed) or getattr(self, name) == getattr(nothing, name):
                 continue
             option = "--" + name.replace("_", "-").removesuffix("-shape")
             raise ConfigError(
