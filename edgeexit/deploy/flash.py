@@ -101,10 +101,11 @@ def _transfer(bundle: Bundle, board: Board, progress: Callable[[int, int], None]
     digests = {blob.file: blob.sha256 for blob in bundle.manifest.blobs()}
     sizes = {name: (bundle.path / name).stat().st_size for name in bundle.files()}
     total_bytes, sent_bytes, kept_bytes = sum(sizes.values()), 0, 0
-    board.make_directory(staging)
+    # Each question to a board costs a round trip or several.
+    for folder in dict.fromkeys(f"{staging}/{name}".rpartition("/")[0] for name in ("", *sizes)):
+        board.make_directory(folder)
     for name, size_bytes in sizes.items():
         target = f"{staging}/{name}"
-        board.make_directory(target.rpartition("/")[0])
         if name in digests and _there_already(board, digests[name], target, held):
             kept_bytes += size_bytes
         else:

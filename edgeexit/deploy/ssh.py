@@ -236,8 +236,9 @@ class SshBoard:
     def rename(self, source: str, path: str) -> None:
         """See Board."""
         # What was sent must be on the card before its name says that it is whole.
-        self._checked("sync")
+        self._flush("find", source, "-exec", "sync", "--", "{}", "+")
         self._wait(self._files.rename(source, path), f"cannot rename {source}")
+        self._flush("sync", "--", posixpath.dirname(path))
 
     def switch_link(self, target: str, path: str) -> None:
         """See Board."""
@@ -249,7 +250,7 @@ class SshBoard:
             await self._files.posix_rename(f"{path}.new", path)
 
         self._wait(switch(), f"cannot switch {path}")
-        self._checked("sync")
+        self._flush("sync", "--", posixpath.dirname(path))
 
     def remove_tree(self, path: str) -> None:
         """See Board."""
@@ -279,6 +280,15 @@ class SshBoard:
             if status != 0:
                 return f"not started: {output.splitlines()[0] if output else 'systemctl failed'}"
         return "started"
+
+    def _flush(self, *words: str) -> None:
+        """Put these files and folders onto the card; everything, where the board cannot do it one by one.
+
+        Everything may be what other programs wrote for minutes.
+        """
+        status, _ = self._wait(self._run(*words), f"cannot run {words[0]}")
+        if status != 0:
+            self._checked("sync")
 
     def _checked(self, *words: str) -> None:
         status, output = self._wait(self._run(*words), f"cannot run {words[0]}")

@@ -167,6 +167,8 @@ class CountingLink:
                 return
             far = socket.create_connection(("127.0.0.1", self._port))
             self._ends += [near, far]
+            for end in (near, far):  # else each question waits for the acknowledgement of the one before
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for source, target, counts in ((near, far, True), (far, near, False)):
                 thread = threading.Thread(target=self._pump, args=(source, target, counts), daemon=True)
                 self._threads.append(thread)
