@@ -110,7 +110,7 @@ def choose_mixture(
 
     `times_ms` are from the board that will run it, as `edgeexit bench --on BUNDLE --json` finds them;
     without them the stages are timed here, one thread. Losses are measured on `labelled`.
-    Its `variants` are what `write` takes as `preferred`; the times go nowhere.
+    Its `variants` are what `describe` takes as `preferred`; the times go nowhere.
     Raises: ConfigError, LoweringError, MissingExtra, RunnerError.
     """
     models: dict[str, Sequence[Path]] = {variant.name: variant.models for variant in variants}

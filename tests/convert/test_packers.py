@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
-from edgeexit.bundle import open_bundle
-from edgeexit.bundle.manifest import CodecName
+from edgeexit.bundle import Bundle, model_blob, open_bundle, write_bundle
+from edgeexit.bundle.manifest import CodecName, Packer
+from edgeexit.bundle.packer_golden import PackerGolden, encode_packer_golden
 from edgeexit.convert.conversion import convert
 from edgeexit.convert.packers import Learning, require_tflite
+from edgeexit.convert.packing import MadePackers, with_packers
 from edgeexit.convert.preview import preview, render_preview
 from edgeexit.convert.progress import Step
 from edgeexit.errors import ConfigError
@@ -104,6 +107,26 @@ def test_a_plan_makes_packers_and_a_stopped_one_does_not_train_again(
     came, was = back["tokens"].astype(np.float64), state["tokens"].astype(np.float64)
     assert np.linalg.norm(came - was) < 0.9 * np.linalg.norm(was)
     assert np.allclose(came[0, 0], was[0, 0], atol=0.1)  # the class token is kept
+
+    wrong = with_other_places(bundle, merged, tmp_path / "wrong")
+    rejected = open_packing(wrong, runner).rejected
+    assert [each.packer for each in rejected] == ["merge4"]
+    assert "merge4_places has" in rejected[0].why
+
+
+def with_other_places(bundle: Bundle, merged: Packer, out: Path) -> Bundle:
+    """The bundle, golden vectors of its packer saying that tokens go elsewhere."""
+    golden = bundle.packer_golden(merged)
+    places = {"merge4_places": golden.packed["merge4_places"] + np.float32(17.0)}
+    data = encode_packer_golden(PackerGolden(dict(golden.packed) | places, golden.arrived, golden.answers))
+    blob = model_blob(data)
+    made = MadePackers((structs.replace(merged, golden=blob),), bundle.manifest.boundaries[1].codecs[1:2], {})
+    manifest = with_packers(bundle.manifest, {1: made})
+    files = {blob.file: data}
+    files |= {
+        each.file: bundle.blob_path(each).read_bytes() for each in manifest.blobs() if each.file not in files
+    }
+    return write_bundle(out, manifest, files)
 
 
 class TwoTensors(nn.Module):
