@@ -22,6 +22,8 @@ WAIT_MS = 10.0
 SHORTEST_WAIT_MS = 0.1
 # The deadline timer looks this often for a budget that was changed while a stage ran.
 LOOK_AGAIN_MS = 10.0
+# An idle device asks for probes so often, as the daemon's loop does while it waits for a frame.
+IDLE_LOOK_MS = 100.0
 
 
 class DeviceRun:
@@ -73,6 +75,8 @@ class DeviceRun:
         self._waits = 0
         self._wait_began_ms = 0.0
         self._blocked_ms = 0.0
+        # Number of the pause between two frames.
+        self._pauses = 0
 
     def begin(self) -> None:
         """Connect, and plan the first frame."""
@@ -103,12 +107,12 @@ class DeviceRun:
                 self._frame_closed()
             self._slot = frame
             return
-        self._link.idle(now_ms)
         self._start(now_ms, frame)
 
     def _start(self, now_ms: float, frame: int) -> None:
         world = self._world
         self._frame = frame
+        self._pauses += 1
         self._open = True
         self._captured_ms = world.captured_ms[frame]
         self._evidence = world.evidence(world.samples[frame])
@@ -149,15 +153,27 @@ class DeviceRun:
             self._audits.closed(frame, best.exit, reason, self._stages_done)
 
     def _free(self, now_ms: float) -> None:
-        """The loop's thread has nothing to do: it learns and probes, then takes what waits in the slot."""
+        """The loop's thread has nothing to do: it learns and probes, then takes what waits in the slot.
+
+        While nothing waits there it looks again and again, so that a probe is back before the next frame.
+        """
         self._link.idle(now_ms)
         if self._audits is not None:
             self._audits.look(now_ms)
         frame, self._slot = self._slot, None
         if frame is not None:
             self._start(now_ms, frame)
-        elif self._audits is not None:
+            return
+        if self._audits is not None:
             self._audits.spend_moment(now_ms)
+        if self._frame + 1 < self._world.frames:
+            self._schedule(now_ms + IDLE_LOOK_MS, self._idle, self._pauses)
+
+    def _idle(self, now_ms: float, pause: object) -> None:
+        """Use the pause between two frames, if it still lasts."""
+        if pause == self._pauses:
+            self._link.idle(now_ms)
+            self._schedule(now_ms + IDLE_LOOK_MS, self._idle, pause)
 
     # The loop
 

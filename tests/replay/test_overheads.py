@@ -7,15 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import Observation, Replied
+from edgeexit.decide.link import LinkEstimator
 from edgeexit.decide.policies.fixed import AlwaysOffload
 from edgeexit.decide.policies.local import FirstExit
 from edgeexit.errors import ConfigError
 from edgeexit.replay.compute import ComputeTrace, Unloaded
-from edgeexit.replay.controller import controller_of
+from edgeexit.replay.controller import Controller, controller_of
 from edgeexit.replay.recording import Recording
-from edgeexit.replay.simulator import simulate
-from edgeexit.replay.world import Scenario
+from edgeexit.replay.simulator import replay, simulate
+from edgeexit.replay.world import Scenario, world_of
 
 FIRST = controller_of(lambda _p, _r: FirstExit())
 OFFLOAD = controller_of(lambda _p, _r: AlwaysOffload())
@@ -82,6 +84,27 @@ def test_encoding_is_not_counted_as_network_time(scenario: Scenario, recording: 
     assert len(replies) > 40
     network_ms = np.asarray([each.elapsed_ms for each in replies])
     assert np.nanmedian(latency_ms - network_ms) == pytest.approx(20.0, abs=0.5)
+
+
+def test_an_idle_device_looks_after_its_link_between_frames(scenario: Scenario, recording: Recording) -> None:
+    """As the daemon's loop does: after a frame, then every tenth of a second, never as a frame comes."""
+    asked_ms: list[float] = []
+
+    class Asked(LinkEstimator):
+        def wants_probe(self, now_ms: float) -> int | None:
+            asked_ms.append(now_ms)
+            return super().wants_probe(now_ms)
+
+    few = replace(scenario, frames=20)
+    controller = Controller(FirstExit(), LatencyModel(few.profile.stage_ms), Asked())
+    run = replay(world_of(few, recording, 1), controller)
+    assert run.offloads.probes
+    for free_ms, next_ms in zip(run.emitted_ms, [*run.captured_ms[1:], np.inf], strict=True):
+        within = [each - free_ms for each in asked_ms if free_ms <= each < next_ms]
+        # Not while a probe is under way, and not after the last frame.
+        assert set(np.round(within, 6)) <= {0.0, 100.0, 200.0}
+    looked = [each for each in asked_ms if (run.captured_ms <= each).sum() < 20]
+    assert len(looked) > 40
 
 
 @pytest.mark.parametrize("overhead_ms", [-1.0, float("nan"), float("inf")])

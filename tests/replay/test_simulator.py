@@ -18,6 +18,7 @@ from edgeexit.replay.compute import Contended
 from edgeexit.replay.controller import ControllerFactory, controller_of
 from edgeexit.replay.deadlines import ChangedInFrame, Constant
 from edgeexit.replay.delays import LTE_EDGE, constant_delay
+from edgeexit.replay.formats.steps import Steps
 from edgeexit.replay.metrics import metrics
 from edgeexit.replay.oracles import Clairvoyance, oracle
 from edgeexit.replay.outages import Outage, OutageKind, repeated
@@ -25,6 +26,7 @@ from edgeexit.replay.outcome import LATE_NETWORK, ON_TIME, REPLACED, Outcome
 from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import simulate, simulate_fleet
+from edgeexit.replay.traces import LinkTrace
 from edgeexit.replay.world import Scenario, world_of
 
 
@@ -131,7 +133,9 @@ def test_no_state_of_the_network_delays_an_answer_of_an_anytime_policy(
 def test_waiting_for_replies_without_a_floor_is_late_because_of_the_network(
     rough: Scenario, recording: Recording
 ) -> None:
-    run = simulate(rough, recording, POLICIES["always-offload"], 4)
+    # A payload takes 120 ms there, and budgets are cut to 90.
+    slow = replace(rough, uplink=LinkTrace("slow", Steps((0.0, 1000.0), (125e3,))))
+    run = simulate(slow, recording, POLICIES["always-offload"], 4)
     assert (run.fates == LATE_NETWORK).any()
 
 
