@@ -120,8 +120,8 @@ class Onnx2tf:
         maps = [*grey, *(spec for spec in stage.following if len(spec.shape) == 4)]
         if maps and not recipe.keeps_maps:
             raise LoweringError(
-                f"onnx2tf 1.29, the last for Python 3.11, loses the layout of {maps[0]}: install Python 3.12 or"
-                " 3.13, for which there is one that keeps it, or convert by litert-torch",
+                f"onnx2tf 1.29, the last for Python 3.11, loses the layout of {maps[0]}: install Python 3.12"
+                " or 3.13, for which there is one that keeps it, or convert by litert-torch",
                 stage=stage.index,
             )
         # Plain names, which every step keeps as they are; the real ones are put back at the end.
