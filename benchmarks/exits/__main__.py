@@ -1,6 +1,6 @@
 """Exit branches and training methods, ranked on real images.
 
-    python -m benchmarks.exits [--part PART ...] [--minutes M] [--seeds N] [--quick]
+    python -m benchmarks.exits [--part PART ...] [--method NAME ...] [--minutes M] [--seeds N] [--quick]
 
 Seven branches at four depths of one frozen backbone, for classes and for values; and ways to train a network
 with four exits against plain joint training. One thread; every number by seed. What is finished is kept
@@ -30,7 +30,7 @@ from benchmarks.exits.settings import FULL, FULL_SEEDS, PARTS, QUICK, Part, Sett
 from benchmarks.exits.summary import BranchRow, Figure, MethodRow, branch_rows, figure, keys, method_rows
 from benchmarks.exits.tasks import classification, regression
 from benchmarks.exits.timing import Timed, timed_parts
-from benchmarks.exits.ways import LONGER, LONGER_WAYS, WAYS, Way
+from benchmarks.exits.ways import EVERY_WAY, LONGER, WAYS, Way, compared
 from benchmarks.results import publish
 from edgeexit.errors import EdgeExitError
 from edgeexit.models.branch_config import AnswerConfig
@@ -67,18 +67,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, measure and publish."""
     parser = argparse.ArgumentParser(description="exit branches and training methods, ranked")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=[way.name for way in EVERY_WAY],
+        help="train only these, and what they are compared with; no branches then",
+    )
     parser.add_argument("--minutes", type=float, help="CPU minutes for each part, about")
     parser.add_argument("--seeds", type=int, help="of every part; each part's own number without it")
     parser.add_argument("--longer", action="store_true", help="teach at three times the canvases, too")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; ranks nothing")
     parser.add_argument("--untimed", action="store_true", help="convert and time nothing")
     options = parser.parse_args(arguments)
-    seeds, minutes = options.seeds, options.minutes
+    seeds, minutes, methods = options.seeds, options.minutes, options.method
+    parts: list[Part] = options.part if methods is None else ["methods"]
     if not (seeds is None or seeds > 0) or not (minutes is None or 0 < minutes < float("inf")):
         parser.error("--seeds and --minutes must be over 0")
     try:
         result = run(
-            options.part,
+            parts,
+            methods=methods,
             seeds=seeds,
             minutes=minutes,
             longer=options.longer,
@@ -89,13 +97,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EdgeExitError as error:
         fix = "" if error.fix is None else f"\n  fix: {error.fix}"
         sys.exit(f"error: {error}{fix}")
-    name = result_name(options.part, seeds=seeds, minutes=minutes, longer=options.longer, quick=options.quick)
-    publish(name, result)
+    publish(
+        result_name(
+            parts,
+            methods=methods,
+            seeds=seeds,
+            minutes=minutes,
+            longer=options.longer,
+            quick=options.quick,
+        ),
+        result,
+    )
 
 
 def run(
     parts: Sequence[Part],
     *,
+    methods: Sequence[str] | None,
     seeds: int | None,
     minutes: float | None,
     longer: bool,
@@ -103,7 +121,9 @@ def run(
     timed: bool,
     folder: Path,
 ) -> Result:
-    """These parts with seeds from 0 on, so many or each part's own number. Raises: EdgeExitError."""
+    """These parts with seeds from 0 on, so many or each part's own number; of the methods all, or those named
+    and what they are compared with. Raises: EdgeExitError.
+    """
     torch.set_num_threads(1)
     began_s = time.monotonic()
 
@@ -119,13 +139,14 @@ def run(
     alone: dict[str, Figure] = {}
     for part, settings in chosen.items():
         if part == "methods":
-            ways = (*WAYS, *LONGER_WAYS) if longer else WAYS
-            rows, alone = _methods(ways, settings, counts[part], cells)
+            ways = compared(methods) if methods is not None else EVERY_WAY if longer else WAYS
+            rows, alone = _methods(ways, settings, counts[part], cells, beside=methods is None)
             continue
         make = classification if part == "branches-classification" else regression
         by_seed = [branch_cells(settings, make(settings, seed), seed, cells) for seed in range(counts[part])]
         branches += branch_rows(part.removeprefix("branches-"), by_seed, spent)
-    found = keys(rows) if rows else None
+    # Some of the methods alone have no best one.
+    found = keys(rows) if rows and methods is None else None
     return Result(
         tuple(range(max(counts.values()))),
         tuple(branches),
@@ -148,13 +169,19 @@ def run(
 
 
 def result_name(
-    parts: Sequence[str], *, seeds: int | None, minutes: float | None, longer: bool, quick: bool
+    parts: Sequence[str],
+    *,
+    methods: Sequence[str] | None,
+    seeds: int | None,
+    minutes: float | None,
+    longer: bool,
+    quick: bool,
 ) -> str:
     """The file that a run writes: only the whole one at full length is the published result."""
     length = "quick" if quick else None if minutes is None else f"{minutes:g}-minutes"
     count = None if seeds is None else f"{seeds}-seeds"
     more = "longer" if longer else None
-    some = () if set(parts) == set(PARTS) else sorted(parts)
+    some = () if set(parts) == set(PARTS) else sorted(methods or parts)
     return "-".join(word for word in ("exits", length, count, more, *some) if word is not None)
 
 
@@ -165,11 +192,12 @@ def _settings(part: Part, seeds: int, minutes: float | None, quick: bool) -> Set
 
 
 def _methods(
-    ways: Sequence[Way], settings: Settings, seeds: int, cells: Cells
+    ways: Sequence[Way], settings: Settings, seeds: int, cells: Cells, *, beside: bool
 ) -> tuple[tuple[MethodRow, ...], dict[str, Figure]]:
+    """Rows of these ways, and with `beside` the backbones alone that their last exits are compared with."""
     found: dict[str, list[MethodCell]] = {way.name: [] for way in ways}
     factors = {way.alone: LONGER if way.alone == "alone_longer" else 1 for way in ways}
-    alone: dict[str, list[MethodCell]] = {name: [] for name in factors if name is not None}
+    alone: dict[str, list[MethodCell]] = {name: [] for name in factors if beside and name is not None}
     for seed in range(seeds):
         task = classification(settings, seed)
         for way in ways:

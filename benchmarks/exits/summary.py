@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from benchmarks.exits.branches import BranchCell
 from benchmarks.exits.methods import MID_SHARE, SHARES, Learning, MethodCell
 from benchmarks.exits.timing import BLOCK, EMBEDDING, Timed
-from benchmarks.exits.ways import LONGER_WAYS, WAYS, Way
+from benchmarks.exits.ways import EVERY_WAY, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def method_rows(
     alone: Mapping[str, Sequence[MethodCell]], found: Mapping[str, Sequence[MethodCell]]
 ) -> tuple[MethodRow, ...]:
     """One row for each way. Shapes: each of alone and found (seeds,)."""
-    ways = [way for way in (*WAYS, *LONGER_WAYS) if way.name in found]
+    ways = [way for way in EVERY_WAY if way.name in found]
     return tuple(_method_row(way, alone, found) for way in ways)
 
 
@@ -163,7 +163,7 @@ def keys(rows: Sequence[MethodRow]) -> Keys:
     compared = [row for row in rows if row.final_exit_loss_points is not None]
     best = max(compared, key=lambda row: row.held_out_mid.mean)
     assert best.final_exit_loss_points is not None  # as just chosen
-    taught_names = {way.name for way in (*WAYS, *LONGER_WAYS) if way.taught}
+    taught_names = {way.name for way in EVERY_WAY if way.taught}
     taught = [row for row in compared if row.method in taught_names]
     best_taught = max(taught, key=lambda row: row.held_out_mid.mean)
     weighed = next(row for row in rows if row.method == "l2w_den")
@@ -211,7 +211,7 @@ def _method_row(
         figure([100.0 * (a.budgeted[mid] - b.budgeted[mid]) for a, b in zip(cells, plain, strict=True)]),
         figure([100.0 * (a.budgeted[mid] - b.budgeted[mid]) for a, b in zip(cells, joint, strict=True)]),
         None
-        if way.alone is None
+        if way.alone is None or way.alone not in alone
         else figure(
             [_percent(a, -1) - _percent(b, -1) for a, b in zip(alone[way.alone], cells, strict=True)]
         ),

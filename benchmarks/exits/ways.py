@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.exits.settings import Settings
@@ -138,6 +139,15 @@ LONGER_WAYS: tuple[Way, ...] = (
         alone="alone_longer",
     ),
 )
+
+EVERY_WAY = (*WAYS, *LONGER_WAYS)
+
+
+def compared(names: Sequence[str]) -> tuple[Way, ...]:
+    """The ways of these names, and those that they are compared with."""
+    named = [way for way in EVERY_WAY if way.name in names]
+    wanted = {name for way in named for name in (way.name, way.against, way.joint)}
+    return tuple(way for way in EVERY_WAY if way.name in wanted)
 
 
 def training_config(way: Way, settings: Settings, seed: int) -> TrainingConfig:

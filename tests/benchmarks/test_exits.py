@@ -18,9 +18,10 @@ from benchmarks.exits.branches import SEVEN
 from benchmarks.exits.cells import Cells
 from benchmarks.exits.methods import MethodCell, at_share
 from benchmarks.exits.settings import FULL, FULL_MINUTES, FULL_SEEDS, PARTS, QUICK, within
-from benchmarks.exits.summary import Figure, figure, keys, method_rows
+from benchmarks.exits.short import branch_table
+from benchmarks.exits.summary import BranchRow, Figure, figure, keys, method_rows
 from benchmarks.exits.timing import BLOCK, timed_parts
-from benchmarks.exits.ways import LONGER_WAYS, WAYS
+from benchmarks.exits.ways import EVERY_WAY, WAYS, compared
 from edgeexit.errors import DataError
 from edgeexit.models.branch_config import AnswerConfig
 from edgeexit.training.report import ExitQuality
@@ -58,7 +59,7 @@ def test_a_run_has_its_keys_and_a_second_one_makes_nothing_again(
         }
         assert all(row[quality]["sd"] is not None and len(row[quality]["each"]) == 2 for row in rows)
         assert all(row["macs_to_exit"] > row["macs"] > 0 and row["parameters"] > 0 for row in rows)
-    assert [row["method"] for row in published["methods"]] == [way.name for way in (*WAYS, *LONGER_WAYS)]
+    assert [row["method"] for row in published["methods"]] == [way.name for way in EVERY_WAY]
     joint = published["methods"][0]
     assert joint["gain_points"]["each"] == [0.0, 0.0]
     assert len({tuple(each["macs"] for each in row["exits"]) for row in published["methods"]}) == 1
@@ -113,16 +114,43 @@ def test_only_the_whole_run_is_the_published_one() -> None:
     def name(
         parts: Sequence[str] = PARTS,
         *,
+        methods: Sequence[str] | None = None,
         seeds: int | None = None,
         minutes: float | None = None,
         longer: bool = False,
         quick: bool = False,
     ) -> str:
-        return exits.result_name(parts, seeds=seeds, minutes=minutes, longer=longer, quick=quick)
+        return exits.result_name(
+            parts, methods=methods, seeds=seeds, minutes=minutes, longer=longer, quick=quick
+        )
 
     assert name() == "exits"
     others = [name(quick=True), name(minutes=10.0), name(seeds=2), name(longer=True), name(["methods"])]
-    assert len({"exits", *others}) == 6
+    others.append(name(["methods"], methods=["frozen"]))
+    assert len({"exits", *others}) == 7
+
+
+def test_a_method_comes_with_what_it_is_compared_with() -> None:
+    assert [way.name for way in compared(["frozen"])] == ["joint", "frozen"]
+    assert [way.name for way in compared(["l2w_den"])] == ["joint", "joint_sgd", "l2w_den"]
+    assert [way.name for way in compared(["self_distillation_longer"])] == [
+        "joint_longer",
+        "self_distillation_longer",
+    ]
+
+
+def test_rankings_of_two_runs_stand_side_by_side() -> None:
+    def row(branch: str, after: int, mae: float) -> BranchRow:
+        return BranchRow("regression", branch, after, None, figure([mae]), 1, 2, 3, None, None, None, 1.0)
+
+    long = [row("mlp", 1, 0.5), row("vit", 1, 0.4), row("resmlp", 1, 0.6)]
+    lines = branch_table("regression", long, [row("mlp", 1, 0.3), row("vit", 1, 0.2), row("resmlp", 1, 0.1)])
+    assert lines[2:] == [
+        "| mlp | 2 → 3 |",
+        "| vit | 1 → 2 |",
+        "| resmlp | 3 → 1 |",
+        "| *rank correlation* | -0.50 |",
+    ]
 
 
 def test_accuracy_at_a_share_lies_on_the_line_between_points() -> None:
