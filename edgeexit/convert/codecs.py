@@ -130,7 +130,7 @@ def measure_codecs(
         tuple(
             measured
             for codec in codecs_of(b, wanted)
-            for measured in _offer(
+            for measured in offer(
                 stages[b].inputs, codec, best - means[b, uncompressed(codec)], sizes.get((b, codec))
             )
         )
@@ -138,10 +138,14 @@ def measure_codecs(
     )
 
 
-def _offer(
+def offer(
     specs: Sequence[TensorSpec], codec: CodecName, cost: float, sizes: NDArray[np.float64] | None
 ) -> tuple[BoundaryCodec, ...]:
-    """One codec as the manifest has it; none where compression is not worth its time. Shapes: sizes (n,)."""
+    """One codec as the manifest has it; none where compression is not worth its time.
+
+    `specs` are what travels, `sizes` its bytes for each image, None where all are alike. A gain by chance
+    counts as no cost. Shapes: sizes (n,).
+    """
     cost = max(0.0, cost)
     if sizes is None:
         size_bytes = payload_bytes(specs, codec)

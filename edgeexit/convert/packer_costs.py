@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import BoundaryCodec, CodecName, Manifest
 from edgeexit.convert.accuracy import answers_of, quality
-from edgeexit.convert.codecs import COMPRESSED_BELOW
+from edgeexit.convert.codecs import offer
 from edgeexit.convert.packer_files import PackerFiles, answer_of
 from edgeexit.convert.plan import LabelledSet, network_input
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.transport.codecs import (
     decode_tensors,
     encode_tensors,
-    payload_bytes,
     sent_bytes,
     size_varies,
     uncompressed,
@@ -66,17 +64,14 @@ def measure_packers(
         return float(found.mean())
 
     best = mean(plain)
-    measured: dict[CodecName, BoundaryCodec] = {}
-    for one in packers:
-        for codec in one.packer.codecs:
-            cost = max(0.0, best - mean(outputs[uncompressed(codec)]))
-            if not size_varies(codec):
-                size_bytes = payload_bytes(one.packer.tensors, codec)
-                measured[codec] = BoundaryCodec(codec=codec, payload_bytes=size_bytes, quality_cost=cost)
-                continue
-            mean_bytes, p95_bytes = ceil(sizes[codec].mean()), ceil(np.quantile(sizes[codec], 0.95))
-            if mean_bytes <= COMPRESSED_BELOW * payload_bytes(one.packer.tensors, uncompressed(codec)):
-                measured[codec] = BoundaryCodec(
-                    codec=codec, payload_bytes=mean_bytes, quality_cost=cost, p95_bytes=p95_bytes
-                )
-    return measured
+    return {
+        measured.codec: measured
+        for one in packers
+        for codec in one.packer.codecs
+        for measured in offer(
+            one.packer.tensors,
+            codec,
+            best - mean(outputs[uncompressed(codec)]),
+            sizes[codec] if size_varies(codec) else None,
+        )
+    }

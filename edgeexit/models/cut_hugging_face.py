@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edgeexit.models.cutting import CutBackbone, Parts, Weights
+from edgeexit.models.cutting import CutBackbone, Parts, Weights, derives_from
 from edgeexit.models.encoder_config import Activation, EncoderConfig, Readout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -63,10 +63,7 @@ _ACTIVATIONS: dict[object, Activation] = {
 
 def is_hugging_face(model: nn.Module) -> bool:
     """Whether this is a model of transformers, or derived from one."""
-    return any(
-        (each.__module__, each.__name__) == ("transformers.modeling_utils", "PreTrainedModel")
-        for each in type(model).__mro__
-    )
+    return derives_from(model, "transformers.modeling_utils", "PreTrainedModel")
 
 
 def cut_hugging_face(

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edgeexit.models.cutting import CutBackbone, Parts, Weights
+from edgeexit.models.cutting import CutBackbone, Parts, Weights, derives_from
 from edgeexit.models.encoder_config import Activation, EncoderConfig, Readout
 
 # timm's modules whose computation is known here; a subclass may compute anything.
@@ -26,10 +26,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 def is_timm(model: nn.Module) -> bool:
     """Whether this is a VisionTransformer of timm, or derived from it."""
-    return any(
-        (each.__module__, each.__name__) == ("timm.models.vision_transformer", "VisionTransformer")
-        for each in type(model).__mro__
-    )
+    return derives_from(model, "timm.models.vision_transformer", "VisionTransformer")
 
 
 def cut_timm(

@@ -139,6 +139,11 @@ class Weights:
             self.put(f"{name}.bias", module.bias)
 
 
+def derives_from(model: nn.Module, module: str, name: str) -> bool:
+    """Whether a model is of this class or one derived from it; its library need not be imported."""
+    return any((each.__module__, each.__name__) == (module, name) for each in type(model).__mro__)
+
+
 @torch.no_grad()
 def check_same(cut: CutBackbone, compute: Callable[[Tensor], Tensor], model: str) -> None:
     """Run the model and what became of it on one image; both must say the same.

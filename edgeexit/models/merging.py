@@ -33,8 +33,8 @@ _MOST_PLACES = 256
 _NIBBLE_PLACES = 16
 
 
-class MergePack(nn.Module):
-    """What the device computes: the merged tokens, and for each patch which of them it is in now."""
+class _MergeHalf(nn.Module):
+    """What both halves know: names of tensors, how many tokens come first, and how many each round leaves."""
 
     def __init__(self, name: str, tensor: str, prefix: int, patches: int, rounds: int) -> None:
         super().__init__()
@@ -42,6 +42,10 @@ class MergePack(nn.Module):
         self.tensor = tensor
         self.prefix = prefix
         self.counts = _counts(patches, rounds)
+
+
+class MergePack(_MergeHalf):
+    """What the device computes: the merged tokens, and for each patch which of them it is in now."""
 
     # The argument's name is the tensor's, so it is data, not code.
     def forward(self, **state: Tensor) -> State:
@@ -69,15 +73,8 @@ class MergePack(nn.Module):
         }
 
 
-class MergeUnpack(nn.Module):
+class MergeUnpack(_MergeHalf):
     """What the gateway computes: each patch becomes the token that it went into."""
-
-    def __init__(self, name: str, tensor: str, prefix: int, patches: int, rounds: int) -> None:
-        super().__init__()
-        self.name = name
-        self.tensor = tensor
-        self.prefix = prefix
-        self.counts = _counts(patches, rounds)
 
     def forward(self, **state: Tensor) -> State:
         """Shapes: as `MergePack`, the other way round."""
