@@ -130,7 +130,7 @@ FULL = CanvasSize(
 QUICK = CanvasSize(
     name="canvas-112-quick",
     network=replace(
-        NETWORK, img_size=112, embed_dim=48, depth=3, exits=(1, 2, 3), head_hidden_dims=(), stem_dims=(8, 16)
+        NETWORK, img_size=112, embed_dim=48, depth=2, exits=(1, 2), head_hidden_dims=(), stem_dims=(8, 16)
     ),
     canvas=Canvas(side=112, scraps=4, item_px=(40, 56), scrap_px=(16, 32)),
     quarter=TrainingConfig(samples=960),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import boundaries
 from benchmarks._boundaries_page import Published, plot, table
-from benchmarks.boundaries import Result, Row, main, summary
+from benchmarks._boundaries_rows import Result, Row, left_behind, summary
+from benchmarks._canvas import trained
+from benchmarks.boundaries import QUICKLY, bottleneck_of, main
+from edgeexit.training.data import fashion_mnist
 
 pytestmark = pytest.mark.convert
 
 
 def row(boundary: int, codec: str, mean_bytes: int, lost_points: float) -> Row:
-    return Row(boundary, codec, mean_bytes, mean_bytes, 0.6, lost_points, 0.1)
+    return Row(boundary, codec, mean_bytes, mean_bytes, 0.6, lost_points, 0.1, None, 1_000)
 
 
 def test_the_ratio_is_of_the_cheapest_within_half_a_point() -> None:
@@ -32,6 +36,24 @@ def test_the_ratio_is_of_the_cheapest_within_half_a_point() -> None:
     assert summary("task", 10, (0.5,), rows[:1]).bytes_ratio_at_half_point is None
 
 
+def test_a_way_that_was_not_sent_with_all_canvases_is_never_the_cheapest() -> None:
+    few = replace(row(1, "bottleneck2", 50, 0.0), samples=400)
+    rows = (row(0, "webp30", 400, 0.0), row(1, "int4", 300, 0.0), few)
+    assert summary("task", 1_000, (0.5, 0.6), rows).best_boundary == "int4 at boundary 1"
+
+
+def test_ways_are_left_that_lose_too_much_or_are_far_larger_than_others_of_their_boundary() -> None:
+    rows = (
+        row(0, "jpeg5", 100, 0.71),
+        row(0, "webp30", 400, 0.69),
+        row(0, "jpeg85", 1_000, 0.0),
+        row(0, "u8", 1_001, 0.0),
+        row(1, "raw", 9_000, 0.0),
+        row(1, "bottleneck2", 50, 2.0),
+    )
+    assert left_behind(rows) == {(0, "jpeg5"), (0, "u8"), (1, "bottleneck2")}
+
+
 @pytest.mark.slow
 def test_a_quick_run_sends_every_boundary_in_every_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -43,19 +65,21 @@ def test_a_quick_run_sends_every_boundary_in_every_way(
     assert name == "boundaries_quick"
     assert isinstance(result, Result)
     ways = {(each.boundary, each.codec) for each in result.rows}
-    assert {(0, "u8"), (0, "jpeg10"), (0, "webp1 at half size")} <= ways
-    for boundary in (1, 2):
-        assert {(boundary, "raw"), (boundary, "int4-token-zstd"), (boundary, "pool4-int4")} <= ways
-        learnt = {each.codec: each for each in result.rows if each.boundary == boundary}
-        assert learnt["bottleneck2"].mean_bytes < learnt["bottleneck8"].mean_bytes
-        assert learnt["raw"].lost_points == 0.0
-        ideal = learnt["bottleneck8"].ideal_bytes
-        assert ideal is not None
-        assert ideal <= learnt["bottleneck8"].mean_bytes
+    assert {(0, "u8"), (0, "jpeg10"), (0, "webp85 at 3/4 size"), (0, "webp1 at half size")} <= ways
+    assert {(1, "raw"), (1, "int4-token-zstd"), (1, "pool4-int4")} <= ways
+    assert (1, "merge8-int4") in ways
+    learnt = {each.codec: each for each in result.rows if each.boundary == 1}
+    assert learnt["bottleneck2"].mean_bytes < learnt["bottleneck8"].mean_bytes
+    assert learnt["raw"].lost_points == 0.0
+    ideal = learnt["bottleneck8"].ideal_bytes
+    assert ideal is not None
+    assert ideal <= learnt["bottleneck8"].mean_bytes
     # Trained weights are found again.
-    assert main(["--quick", "--work", str(tmp_path)]) == 0
-    assert published[1] == published[0]
-    assert "quarter" not in capsys.readouterr().err.rpartition("sent 30 of 30")[2]
+    assert "bottleneck 1: 100%" in capsys.readouterr().err
+    items = fashion_mnist().train.take(slice(0, QUICKLY.items))
+    network = trained(QUICKLY.size, items, tmp_path, tell=boundaries.say)
+    bottleneck_of(network, 1, QUICKLY, items, tmp_path)
+    assert capsys.readouterr().err == ""
     page = Published(
         task=result.task,
         samples=result.samples,
@@ -68,5 +92,6 @@ def test_a_quick_run_sends_every_boundary_in_every_way(
         bytes_ratio_at_half_point=result.bytes_ratio_at_half_point,
         environment={},
     )
-    assert table(page).count("\n| 1 |") == len([each for each in result.rows if each.boundary == 1])
+    ways_table = table(page).partition("All ways")[2]
+    assert ways_table.count("\n| 1 |") == len([each for each in result.rows if each.boundary == 1])
     assert plot(page).startswith("<svg")
