@@ -23,7 +23,7 @@ Task = Literal["classification", "regression"]
 Precision = Literal["f32", "f16", "int8"]
 Format = Literal["tflite", "onnx"]
 # The number behind "jpeg" is the quality, 1 to 95 as libjpeg counts; behind "pool" and "merge" how many
-# patches become one; behind "bottleneck" how many values each token comes down to.
+# patches become one; behind "bottleneck" how many values each patch comes down to.
 CodecName = Literal[
     "raw",
     "f16",

@@ -11,7 +11,7 @@ jpeg95 images from 0 to 1 as JPEG files of quality 95
 pool4-int8, pool4-int4: what a bundle's packer made of the boundary, four patches in one, 8 or 4 bits a value
 with one scale a token
 merge8-int8, merge8-int4: of a packer that makes eight patches one by what they hold, one scale a tensor
-bottleneck8: what a learnt packer made of it, eight values a token, each a whole number from -8 to 7
+bottleneck8: what a learnt packer made of it, eight values a patch, each a whole number from -8 to 7
 
 What travels under the last three is not the boundary: `edgeexit.runner.packing` makes it there and back. Of
 several tensors that a packer gives, the one of its own name is coded; what goes along with that travels raw.
