@@ -64,7 +64,7 @@ def asks_from(
 
 
 def stretch_from(
-    situation: Situation, ask_from: Sequence[float], *, then: Decision, last: Decision
+    situation: Situation, ask_from: tuple[float, ...], *, then: Decision, last: Decision
 ) -> Stretch | None:
     """The stretch that begins with the next stage; None where the policy has to be asked after it.
 
@@ -86,20 +86,16 @@ def stretch_from(
     if stop == done + 1 and stop < count:
         return None
     compute = situation.compute
-    left_ms = [compute.median_ms(each, count) for each in range(done, count)]
-    spared_ms = SPARE * left_ms[0]
+    left_ms = compute.median_ms(done, count)
     # All other limits follow from this one: stages up to `SLOWER` times slower raise no estimate further.
-    if SLOWER * spared_ms > situation.remaining_ms:
+    if SLOWER * SPARE * left_ms > situation.remaining_ms:
         return None
-    if compute.probability_within(done, count, spared_ms) < STRETCH_SURE:
+    if compute.probability_within(done, count, SPARE * left_ms) < STRETCH_SURE:
         return None
-    left_ms.append(0.0)
-    before = (0.0,) * done
-    return Stretch(
-        stop=stop,
-        ask_from=tuple(ask_from),
-        slowest_ms=(*before, *(SLOWER * (left_ms[i] - left_ms[i + 1]) for i in range(count - done))),
-        least_ms=(*before, *(SLOWER * SPARE * left_ms[i + 1] for i in range(count - done))),
-        then=then,
-        last=last,
-    )
+    slowest_ms, least_ms = [0.0] * done, [0.0] * done
+    for stage in range(done + 1, count + 1):
+        then_left_ms = compute.median_ms(stage, count)
+        slowest_ms.append(SLOWER * (left_ms - then_left_ms))
+        least_ms.append(SLOWER * SPARE * then_left_ms)
+        left_ms = then_left_ms
+    return Stretch(stop, ask_from, tuple(slowest_ms), tuple(least_ms), then, last)

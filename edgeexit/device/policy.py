@@ -21,11 +21,12 @@ class PolicyInForce:
     """A policy that asks another one, which can be replaced between two decisions."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.replace(policy)
 
     def replace(self, policy: Policy) -> None:
         """Let another policy decide from now on."""
         self._policy = policy
+        self._learner = policy if isinstance(policy, Learner) else None
 
     @property
     def name(self) -> str:
@@ -43,8 +44,8 @@ class PolicyInForce:
 
     def learn(self, observation: Observation, now_ms: float) -> None:
         """Pass on what was observed, if the policy in force learns."""
-        if isinstance(self._policy, Learner):
-            self._policy.learn(observation, now_ms)
+        if self._learner is not None:
+            self._learner.learn(observation, now_ms)
 
 
 def choose_policy(

@@ -150,8 +150,9 @@ class OpenFrame:
         return due_ms - guard_ms - now_ms
 
     def hold(self, exit_index: int, output: NDArray[np.float32]) -> None:
-        """Keep what an exit said here; it is judged when it is asked for, or never. Shapes: output (C,)."""
+        """Count a stage run here and keep what its exit said, judged when asked for. Shapes: output (C,)."""
         with self._lock:
+            self.spent.stages_run += 1
             self._unjudged.append((exit_index, output))
 
     def judge_held(self) -> None:

@@ -50,8 +50,10 @@ class Judge:
             return 0.0 < evidence.score < score
         if bound >= 1.0:
             bound = 1.0 - SCORE_ERROR
-        second, largest = np.partition(output, -2)[-2:].tolist()  # NaN is last where there is one
-        ahead: float = (largest - second) / self._scales[exit_index]
+        ordered = output.copy()
+        ordered.partition(-2)  # NaN is last where there is one
+        second: float = ordered.item(-2)
+        ahead: float = (ordered.item(-1) - second) / self._scales[exit_index]
         return -inf < second and ahead < log(bound / (1.0 - bound))
 
     def judge(self, exit_index: int, output: NDArray[np.float32]) -> Evidence:

@@ -334,13 +334,12 @@ class _Journey:
                 self._failed = error
                 break
             ended_ms = parts.clock()
-            frame.spent.stages_run += 1
+            took_ms, began_ms = ended_ms - began_ms, ended_ms
+            ran.append((stage, took_ms, ended_ms))
             self._boundary = done.boundary
             self._stages_done = stage + 1
             frame.hold(stage, done.output)
-            ran.append((stage, ended_ms - began_ms, ended_ms))
-            going = stretch is not None and self._goes_on(stretch, ended_ms - began_ms, ended_ms, done.output)
-            began_ms = ended_ms
+            going = stretch is not None and self._goes_on(stretch, took_ms, ended_ms, done.output)
         self._learn(ran)
         if frame.answer is None:
             # Here, so that judging is not counted as part of the decision that asks for it.

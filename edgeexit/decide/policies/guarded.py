@@ -28,13 +28,18 @@ class Guarded:
     that calls `learn`, when the new thresholds are in force.
     """
 
-    __slots__ = ("_inner", "_make", "_on_breach", "_watch")
+    __slots__ = ("_inner", "_learner", "_make", "_on_breach", "_watch")
 
     def __init__(self, make: Made, watch: DriftWatch, on_breach: Callable[[Breach], None]) -> None:
         self._make = make
         self._watch = watch
         self._on_breach = on_breach
-        self._inner = make(watch.thresholds)
+        self._guard()
+
+    def _guard(self) -> None:
+        """Decide by the thresholds that the watch holds now."""
+        self._inner = inner = self._make(self._watch.thresholds)
+        self._learner = inner if isinstance(inner, Learner) else None
 
     @property
     def name(self) -> str:
@@ -58,10 +63,10 @@ class Guarded:
         if isinstance(observation, Audited):
             breach = self._watch.audit(observation.agreed)
             if breach is not None:
-                self._inner = self._make(self._watch.thresholds)
+                self._guard()
                 self._on_breach(breach)
-        if isinstance(self._inner, Learner):
-            self._inner.learn(observation, now_ms)
+        if self._learner is not None:
+            self._learner.learn(observation, now_ms)
 
 
 def _is_free(situation: Situation) -> bool:

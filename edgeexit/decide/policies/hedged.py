@@ -81,6 +81,9 @@ class HedgedGain:
         if evidence is None:
             if limit_ms <= 0.0:
                 return _FIRST
+            if not situation.options:
+                # Nothing else can be done, whatever computing on is worth.
+                return self._with_stretch(situation, _FIRST)
             held = 0.0
             quality = situation.prior_quality
         else:

@@ -23,6 +23,7 @@ class Paced:
         "_free_before_ms",
         "_free_ms",
         "_inner",
+        "_learner",
         "_price",
         "_prior",
         "_quality",
@@ -31,6 +32,8 @@ class Paced:
 
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
+        # Asking a port whether something keeps it takes longer than most of what is learnt.
+        self._learner = inner if isinstance(inner, Learner) else None
         self._price = TimePrice()
         self._prior: tuple[float, ...] = ()
         # The frame in hand, or the last one while the device is still busy with it.
@@ -75,8 +78,8 @@ class Paced:
             # Its age at the first decision would not tell: reading and handing over a frame take time too.
             self._waited = captured_ms < self._free_before_ms
             self._free_ms = max(self._free_ms, now_ms)
-        if isinstance(self._inner, Learner):
-            self._inner.learn(observation, now_ms)
+        if self._learner is not None:
+            self._learner.learn(observation, now_ms)
 
     def _begin(self, situation: Situation) -> None:
         """A new frame: the one before it is done with, its last stage included."""
