@@ -127,8 +127,8 @@ class DeviceConfig(_Settings, frozen=True, kw_only=True):
     """How one device runs.
 
     `board` and `threads` are found by looking at the machine where not given. `state` is a folder where
-    the daemon keeps what it measured (which variants are right and fast here, what codecs take) for its next start.
-    `trust` says whose bundles may run.
+    the daemon keeps what it measured (which variants are right and fast here, what codecs take) for its next
+    start. `trust` says whose bundles may run.
     """
 
     source: SourceConfig
