@@ -22,11 +22,10 @@ from pathlib import Path
 import torch
 
 from edgeexit.cli.recipe_run import run
-from edgeexit.models.attach import attach_exits
 from edgeexit.models.attached import AttachedNetwork
 from edgeexit.models.torchvision_operators import make_importable
 from edgeexit.training.methods import FrozenBackbone
-from edgeexit.training.networks import require_weights
+from edgeexit.training.networks import require_weights, with_exits
 from edgeexit.training.objective import Objective
 from edgeexit.training.recipe import Conversion, NetworkWanted, Recipe
 from edgeexit.training.recipe_data import plain_data
@@ -41,7 +40,8 @@ def network(wanted: NetworkWanted) -> AttachedNetwork:
     Raises: ConfigError when there are no weights, DataError when they cannot be read.
     """
     require_weights(wanted, what=f"of {ARCHITECTURE}, safetensors or torch", library="timm")
-    return exits(ARCHITECTURE, (3, 6, 9), wanted)
+    # The head that it came with is for a thousand classes of ImageNet: the last exit is a fresh one.
+    return with_exits(ARCHITECTURE, (3, 6, 9), wanted, checkpoint=wanted.weights, final="linear")
 
 
 def tiny_network(wanted: NetworkWanted) -> AttachedNetwork:
@@ -53,24 +53,7 @@ def tiny_network(wanted: NetworkWanted) -> AttachedNetwork:
     model: torch.nn.Module = timm.create_model(
         ARCHITECTURE, img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3
     )
-    return exits(model, (1,), replace(wanted, weights=None, download=False))
-
-
-def exits(model: torch.nn.Module | str, after: tuple[int, ...], wanted: NetworkWanted) -> AttachedNetwork:
-    """The model with the exits that are wanted."""
-    return attach_exits(
-        model,
-        after if wanted.after is None else wanted.after,
-        wanted.branch or "mlp",
-        task=wanted.task,
-        classes=wanted.classes or None,
-        value_offset=wanted.value_offset,
-        value_scale=wanted.value_scale,
-        final="linear",
-        checkpoint=wanted.weights,
-        download=wanted.download and wanted.weights is None,
-        seed=wanted.seed,
-    )
+    return with_exits(model, (1,), wanted, final="linear")
 
 
 def recipe() -> Recipe:

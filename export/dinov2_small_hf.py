@@ -22,11 +22,10 @@ from pathlib import Path
 import torch
 
 from edgeexit.cli.recipe_run import run
-from edgeexit.models.attach import attach_exits
 from edgeexit.models.attached import AttachedNetwork
 from edgeexit.models.torchvision_operators import make_importable
 from edgeexit.training.methods import FrozenBackbone
-from edgeexit.training.networks import require_weights
+from edgeexit.training.networks import require_weights, with_exits
 from edgeexit.training.objective import Objective
 from edgeexit.training.recipe import Conversion, NetworkWanted, Recipe
 from edgeexit.training.recipe_data import plain_data
@@ -43,7 +42,7 @@ def network(wanted: NetworkWanted) -> AttachedNetwork:
     require_weights(
         wanted, what="a folder that save_pretrained wrote, or an ONNX file", library="transformers"
     )
-    return exits(wanted.weights or HUB_NAME, (3, 6, 9), 112, wanted)
+    return with_exits(wanted.weights or HUB_NAME, (3, 6, 9), wanted, image_size=112)
 
 
 def tiny_network(wanted: NetworkWanted) -> AttachedNetwork:
@@ -55,25 +54,7 @@ def tiny_network(wanted: NetworkWanted) -> AttachedNetwork:
     model: torch.nn.Module = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, image_size=56, patch_size=14)
     )
-    return exits(model, (1,), 28, replace(wanted, download=False))
-
-
-def exits(
-    model: torch.nn.Module | str | Path, after: tuple[int, ...], image_size: int, wanted: NetworkWanted
-) -> AttachedNetwork:
-    """The model with the exits that are wanted."""
-    return attach_exits(
-        model,
-        after if wanted.after is None else wanted.after,
-        wanted.branch or "mlp",
-        task=wanted.task,
-        classes=wanted.classes or None,
-        value_offset=wanted.value_offset,
-        value_scale=wanted.value_scale,
-        image_size=image_size,
-        download=wanted.download and wanted.weights is None,
-        seed=wanted.seed,
-    )
+    return with_exits(model, (1,), wanted, image_size=28)
 
 
 def recipe() -> Recipe:

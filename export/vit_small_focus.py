@@ -20,9 +20,9 @@ from pathlib import Path
 
 from edgeexit.cli.recipe_run import run
 from edgeexit.errors import ConfigError
-from edgeexit.models.attach import attach_exits
 from edgeexit.models.attached import AttachedNetwork
 from edgeexit.training.methods import FrozenBackbone
+from edgeexit.training.networks import with_exits
 from edgeexit.training.objective import Objective
 from edgeexit.training.recipe import Conversion, NetworkWanted, Recipe
 from edgeexit.training.recipe_data import plain_data
@@ -48,17 +48,7 @@ def packaged() -> Path:
 
 def network(image_size: int, after: tuple[int, ...], wanted: NetworkWanted) -> AttachedNetwork:
     """The backbone with exits. Raises: ConfigError, DataError."""
-    return attach_exits(
-        wanted.weights or packaged(),
-        after if wanted.after is None else wanted.after,
-        wanted.branch or "mlp",
-        task=wanted.task,
-        classes=wanted.classes or None,
-        value_offset=wanted.value_offset,
-        value_scale=wanted.value_scale,
-        image_size=image_size,
-        seed=wanted.seed,
-    )
+    return with_exits(wanted.weights or packaged(), after, wanted, image_size=image_size)
 
 
 def recipe() -> Recipe:

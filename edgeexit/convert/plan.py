@@ -230,4 +230,6 @@ def check_set(labelled: LabelledSet, *, what: str, plan: ConversionPlan, least: 
         if not ((classes >= 0) & (classes < len(plan.labels))).all():
             why = f"a target is none of the {len(plan.labels)} labels"
     if why is not None:
-        raise DataError(f"the {what} set is refused", file=what, why=why)
+        few = images.ndim == 4 and len(images) < least
+        fix = "hold out more images; of your own data 15 % are" if few else None
+        raise DataError(f"the {what} set is refused", file=what, why=why, fix=fix)

@@ -94,6 +94,9 @@ def attach_exits(
             f"exits after blocks {list(after)} do not fit a model of {depth} blocks",
             key="after",
             why=f"they must rise from 1 to {depth - 1}; the last exit is after block {depth} anyway",
+            fix=f"name early exits alone, as {[depth * part // 4 for part in (1, 2, 3)]}"
+            if depth > 3
+            else None,
         )
     try:
         config = AttachedConfig(

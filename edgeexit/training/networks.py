@@ -1,11 +1,16 @@
-"""Networks of recipes: a ViT of our own as it is asked for, and data as a recipe's own set."""
+"""Networks of recipes: one of our own or somebody's, with the exits that are asked for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
 
 from edgeexit.errors import ConfigError
 from edgeexit.models.attach import attach_exits
+from edgeexit.models.attached import AttachedNetwork
+from edgeexit.models.branch_config import BranchKind
 from edgeexit.models.protocol import MultiExitNetwork
 from edgeexit.models.vit import ViTConfig, vit
 from edgeexit.training.recipe import NetworkWanted
@@ -25,14 +30,37 @@ def own_vit(config: ViTConfig, wanted: NetworkWanted) -> MultiExitNetwork:
     backbone = vit(
         replace(config, num_classes=max(1, wanted.classes), exits=(config.depth,)), seed=wanted.seed
     )
+    return with_exits(backbone, config.exits[:-1], wanted)
+
+
+def with_exits(
+    model: nn.Module | str | Path,
+    after: tuple[int, ...],
+    wanted: NetworkWanted,
+    *,
+    checkpoint: Path | None = None,
+    final: BranchKind | None = None,
+    image_size: int | None = None,
+) -> AttachedNetwork:
+    """A model with MLP exits after these blocks, or with the branches, depths or values that are asked for.
+
+    A name without a checkpoint is fetched where fetching is allowed; the rest is `attach_exits`.
+
+    Raises: as that.
+    """
+    named = isinstance(model, str) and checkpoint is None
     return attach_exits(
-        backbone,
-        config.exits[:-1] if wanted.after is None else wanted.after,
+        model,
+        after if wanted.after is None else wanted.after,
         wanted.branch or "mlp",
         task=wanted.task,
         classes=wanted.classes or None,
         value_offset=wanted.value_offset,
         value_scale=wanted.value_scale,
+        final=final,
+        image_size=image_size,
+        checkpoint=checkpoint,
+        download=named and wanted.download,
         seed=wanted.seed,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -179,21 +180,21 @@ def test_a_grid_too_small_to_pool_is_refused() -> None:
 @pytest.mark.litert
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a new machine has to install the second back end first
-@pytest.mark.parametrize("back_end", ["litert-torch", "onnx2tf"])
+@pytest.mark.parametrize("back_end", get_args(LoweringName))
 def test_every_branch_keeps_its_answers_when_lowered(back_end: LoweringName, tmp_path: Path) -> None:
     lower = lowering(back_end).lower
-    made = network(SEVEN)
+    made = network(BRANCH_KINDS)
     images = np.random.default_rng(0).random((4, 1, 1, 16, 12), dtype=np.float32)
     stages = slice_network(made, images[0], task="classification", classes=3)
     samples = references(stages, images)
     models: list[Path] = []
     for stage, reference in zip(stages, samples[0], strict=True):
-        models.append(tmp_path / f"{stage.index}.tflite")
+        models.append(tmp_path / f"{stage.index}.{'onnx' if back_end == 'onnx' else 'tflite'}")
         models[-1].write_bytes(lower(stage, reference.inputs))
     parities = check_parity(stages, models, samples, tolerance=1e-4)
     assert max(parity.tensor_max_abs for parity in parities) < 1e-4
     told = [any(spec.name == "previous" for spec in stage.inputs) for stage in stages]
-    assert told == [0 < k < len(SEVEN) for k in range(len(stages))]
+    assert told == [0 < k < len(BRANCH_KINDS) for k in range(len(stages))]
 
 
 class Regressions(nn.Module):
