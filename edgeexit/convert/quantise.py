@@ -73,7 +73,8 @@ def quantise(
     """The file as another variant; it takes and gives float32 all the same.
 
     f16          weights of 16 bits
-    int8         weights of 8 bits with a scale for each channel; activations are quantised as they come
+    int8         weights of 8 bits with a scale for each channel; activations are quantised as they come;
+                 depthwise convolutions stay as they are
     int8-tensor  the same with one scale a tensor, fully connected layers only
     int8-static  as int8, fully connected layers only, activations in the ranges that `inputs` have shown
     int8-full    the same for every operator: for accelerators of whole numbers; on processors it was no
@@ -97,6 +98,7 @@ def quantise(
                 "ai-edge-quantizer", extra="convert", needed_for="quantising a stage"
             ) from error
         dense = qtyping.TFLOperationName.FULLY_CONNECTED
+        as_is = quantizer.AlgorithmName.NO_QUANTIZE
         try:
             work = quantizer.Quantizer(bytearray(model))
             ranges = None
@@ -104,6 +106,11 @@ def quantise(
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 if name == "int8":
                     work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+                    # XNNPACK has no depthwise convolution that quantises as it goes: LiteRT's own is several
+                    # times slower than the float one, and cuts the stage in two there. Patches of one-channel
+                    # images are such a convolution; its weights are few.
+                    depthwise = qtyping.TFLOperationName.DEPTHWISE_CONV_2D
+                    work.update_quantization_recipe(".*", depthwise, algorithm_key=as_is)
                 elif name == "int8-tensor":
                     tensorwise = qtyping.QuantGranularity.TENSORWISE
                     work.add_dynamic_config(".*", dense, num_bits=8, granularity=tensorwise)
@@ -113,7 +120,6 @@ def quantise(
                     work.add_static_config(".*", quantised, activation_num_bits=8, weight_num_bits=8)
                     # Stages take and give floats, so that variants can be mixed.
                     for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-                        as_is = quantizer.AlgorithmName.NO_QUANTIZE
                         work.update_quantization_recipe(".*", end, algorithm_key=as_is)
                     # Shown all at once, ranges would be a moving average in which the first image weighs
                     # most, and what exceeds it is cut off: exits were wrong by a quarter of their size.

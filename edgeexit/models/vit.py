@@ -114,7 +114,8 @@ class PatchEmbed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: (B, C, H, W) to (B, N, D)."""
         grid: Tensor = self.proj(self.stem(image))  # B C H W -> B D g g
-        return grid.flatten(2).transpose(1, 2)  # B D g g -> B N D
+        # Channels last first: lowered files then keep the layout that their convolutions give.
+        return grid.permute(0, 2, 3, 1).flatten(1, 2)  # B D g g -> B g g D -> B N D
 
 
 class Attention(nn.Module):

@@ -16,7 +16,7 @@ from edgeexit.training.methods import Joint
 from edgeexit.training.objective import Objective, exit_losses, sample_losses, weighted_loss
 from edgeexit.training.optimizers import MovingAverage, optimizers_for
 from edgeexit.training.parts import Exits, enter_phase, has_own_head, rescale_gradients
-from edgeexit.training.precision import Precision, gradient_norm
+from edgeexit.training.precision import Precision, gradient_norm, may_round_products, rounded_products
 from edgeexit.training.processes import Processes
 from edgeexit.training.schedule import (
     TrainingConfig,
@@ -66,7 +66,8 @@ def train(
         run: _Run | None = None
         try:
             run = _Run(network, source, config, objective or Objective(), processes, device)
-            return run.through(clock_s, progress, snapshots)
+            with rounded_products(may_round_products(config, device)):
+                return run.through(clock_s, progress, snapshots)
         finally:
             if run is not None:
                 run.close()

@@ -38,6 +38,7 @@ class TrainingConfig:
     ema_decay: float | None = None
     # Half precision for most of the arithmetic: on a GPU bfloat16 where it has it, else float16, and none on
     # a CPU, unless `half` names one for whatever it runs on. Weights stay float32, float16 scales its loss.
+    # On a CPU a run that ends by seconds may round the factors of its products to bfloat16, no more.
     mixed_precision: bool = True
     half: HalfKind | None = None
 

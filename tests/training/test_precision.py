@@ -18,7 +18,7 @@ from edgeexit.training.evaluation import exit_logits
 from edgeexit.training.loop import train
 from edgeexit.training.methods import Joint
 from edgeexit.training.objective import Objective
-from edgeexit.training.precision import Precision, half_dtype
+from edgeexit.training.precision import Precision, half_dtype, rounded_products
 from edgeexit.training.sample_weighting import SampleWeighting
 from edgeexit.training.schedule import HalfKind, TrainingConfig
 from edgeexit.training.snapshot import Snapshots
@@ -152,3 +152,46 @@ def test_learnt_weights_do_not_go_with_a_scaled_loss() -> None:
     assert caught.value.key == "half"
     with pytest.raises(ValueError, match="half must be"):
         TrainingConfig(samples=1, half="float8")  # type: ignore[arg-type]
+
+
+class Watching(ItemBatches):
+    """Notes how float32 products are made while batches are asked for; dies before batch 5."""
+
+    def __init__(self, items: Samples) -> None:
+        super().__init__(items, seed=0, mirror=False)
+        self.seen: list[str] = []
+
+    def batch(self, number: int, size: int) -> Samples:
+        self.seen.append(torch.get_float32_matmul_precision())
+        if number == 5:
+            raise Killed
+        return super().batch(number, size)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (TrainingConfig(samples=320, batch_size=32, seconds=1e6), "medium"),
+        (TrainingConfig(samples=320, batch_size=32), "highest"),
+        (TrainingConfig(samples=320, batch_size=32, seconds=1e6, mixed_precision=False), "highest"),
+    ],
+)
+def test_products_are_rounded_only_in_runs_by_the_clock_and_never_after_them(
+    config: TrainingConfig, expected: str
+) -> None:
+    source = Watching(sides())
+    with pytest.raises(Killed):
+        train(vit(CONFIG, seed=0), source, config, clock_s=clock(), progress=lambda _: None)
+    assert set(source.seen) == {expected}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_network_learns_with_rounded_products_what_it_learns_without() -> None:
+    config = TrainingConfig(samples=320, batch_size=32)
+    full = trained(config)
+    with rounded_products(True):
+        network = trained(config)
+    test = sides(100, seed=1)
+    answers, wanted = exit_logits(network, test), exit_logits(full, test)
+    fresh = exit_logits(vit(CONFIG, seed=0), test)
+    assert np.abs(answers - wanted).mean() < 0.2 * np.abs(fresh - wanted).mean()
