@@ -139,6 +139,20 @@ class FrameNotes:
         """Its decisions, in order."""
         return tuple(each for each in self.notes if isinstance(each, Asked))
 
+    @property
+    def stage_ms(self) -> dict[int, float]:
+        """How long its stages took, by stage, those included that ended after its answer."""
+        return {stage: ended_ms - began_ms for stage, (began_ms, ended_ms) in self.stages.items()}
+
+    @property
+    def stages(self) -> dict[int, tuple[float, float]]:
+        """When its stages began and ended, by stage, on the clock of the run."""
+        return {
+            each[1].stage: (each[0] - each[1].measured_ms, each[0])
+            for each in self.notes
+            if isinstance(each, tuple) and isinstance(each[1], StageDone) and each[1].frame == self.frame
+        }
+
 
 def by_frame(notes: Sequence[Note]) -> list[FrameNotes]:
     """The notes, cut after each frame was closed; what follows the last one is left out."""

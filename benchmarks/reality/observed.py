@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from benchmarks.reality.isolation import Isolated
 from benchmarks.reality.real_run import RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS
+from benchmarks.reality.stages import StageTimes
 
 # Medians of fewer frames would tell nothing.
 FEWEST = 10
 
 
-def drift(real: RealRun, isolated: Isolated) -> float | None:
-    """How much slower the board was in a run than when it was measured; None where too few frames tell.
-
-    It is the median, over frames that were answered alone, free of load, before their deadline, of latency
-    over overhead and the stages that were run.
-    """
+def stages_seen(real: RealRun, before: StageTimes, after: StageTimes) -> dict[str, tuple[float | None, ...]]:
+    """Median stage times before, within and after a run, on the free and on the busy one."""
     busy = busy_stretches(real)
-    run_ms = np.cumsum(np.median(isolated.stage_draws, axis=0)).tolist()
-    ratios = [
-        each.latency_ms / (isolated.overhead_ms + run_ms[each.stages_run - 1])
-        for each in real.answers
-        if each.captured_ms >= real.counted_ms
-        and each.offloads == 0
-        and each.reason != "deadline"
-        and not inside(each.captured_ms - real.begin_ms, busy)
-    ]
-    return round(float(np.median(ratios)), 3) if len(ratios) >= FEWEST else None
+    within: dict[bool, list[dict[int, float]]] = {False: [], True: []}
+    for frame in real.noted:
+        if frame.captured_ms >= real.counted_ms:
+            within[inside(frame.captured_ms - real.begin_ms, busy)].append(frame.stage_ms)
+    count = len(real.started.stage_ms)
+
+    def median(times_ms: list[float]) -> float | None:
+        return round(float(np.median(times_ms)), 2) if times_ms else None
+
+    def medians(frames: Sequence[Mapping[int, float]]) -> tuple[float | None, ...]:
+        return tuple(median([each[stage] for each in frames if stage in each]) for stage in range(count))
+
+    def around(frames: Sequence[Sequence[float]]) -> tuple[float | None, ...]:
+        return tuple(median([each[stage] for each in frames]) for stage in range(count))
+
+    seen: dict[str, tuple[float | None, ...]] = {
+        "before": around(before.free_ms),
+        "within": medians(within[False]),
+        "after": around(after.free_ms),
+    }
+    if before.busy_ms is not None and after.busy_ms is not None:
+        seen |= {
+            "before, busy": around(before.busy_ms),
+            "within, busy": medians(within[True]),
+            "after, busy": around(after.busy_ms),
+        }
+    return seen
 
 
 def seen_after_pause_ms(real: RealRun) -> float | None:

@@ -8,13 +8,14 @@ It replaces what stands between the page's two marks, and writes reality_check.s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.reality.apart import Apart, Shifted
-from benchmarks.reality.compare import QUANTILES, Compared, Figures
+from benchmarks.reality.compare import QUANTILES, Compared
+from benchmarks.reality.rows import Row, SubjectFigures
 from benchmarks.results import RESULTS
 from edgeexit.errors import DataError
 from edgeexit.replay.canvas import DEVICE, GATEWAY, drawing
@@ -25,34 +26,11 @@ BEGIN = "<!-- made by python -m benchmarks.reality.page -->"
 END = "<!-- until here -->"
 
 
-class Scenario(msgspec.Struct, frozen=True):
-    """What a page needs of a scenario's row."""
-
-    name: str
-    link: str
-    seconds: float
-    agrees: bool
-    accepted: bool
-    compared: tuple[Compared, ...]
-    real: Figures
-    replayed: Figures
-    without: dict[str, float]
-    apart: Apart
-    shifted: dict[str, Shifted]
-    drift: float | None
-    after_pause_ms: float | None
-    expected_after_pause_ms: float
-    worst_lateness_ms: float
-    late_share: float
-    stolen_share: float
-
-
 class Published(msgspec.Struct, frozen=True):
     """What a page needs of the result."""
 
-    scenarios: tuple[Scenario, ...]
-    subjects: dict[str, dict[str, object]]
-    environment: dict[str, object]
+    scenarios: tuple[Row, ...]
+    subjects: dict[str, SubjectFigures]
 
 
 def tables(result: Published) -> str:
@@ -64,33 +42,43 @@ def tables(result: Published) -> str:
             f"### {row.name}: {verdict}",
             f"{row.link}; {row.real.frames} frames in {row.seconds:g} s.",
             "",
-            "| | real | replay | single replays | outside their range by | bound |",
-            "|---|---|---|---|---|---|",
+            "| | real | replay | single replays | outside their range by | bound "
+            "| replay, stages measured apart | outside by |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        for each in row.compared:
-            mark = "" if each.agrees else " **!**"
+        for each, other in zip(row.compared, row.compared_apart, strict=True):
+            # Which exit is furthest apart may differ between the two.
+            same = each.figure == other.figure
+            apart = f"{_number(other.replayed)} | {_outside(other)}" if same else "– | –"
             lines.append(
                 f"| {each.figure}, {each.unit} | {_number(each.real)} | {_number(each.replayed)} "
                 f"| {_number(each.low)} to {_number(each.high)} "
-                f"| {_number(each.difference)}{mark} | {_number(each.bound)} |"
+                f"| {_outside(each)} | {_number(each.bound)} | {apart} |"
             )
         lines.append("")
     lines += [
         "### What disturbed the runs",
         "",
         "| | shaper's latest packet, ms | packets over 4 ms late | stolen by the host "
-        "| board slower than measured, factor | payload after a pause, ms more | by arithmetic |",
-        "|---|---|---|---|---|---|---|",
+        "| payload after a pause, ms more | by arithmetic |",
+        "|---|---|---|---|---|---|",
     ]
     for row in result.scenarios:
-        drift = "–" if row.drift is None else f"{row.drift:.3f}"
         pause = "–" if row.after_pause_ms is None else _number(row.after_pause_ms)
         lines.append(
             f"| {row.name} | {row.worst_lateness_ms:.1f} | {100 * row.late_share:.2f} % "
-            f"| {100 * row.stolen_share:.1f} % | {drift} "
+            f"| {100 * row.stolen_share:.1f} % "
             f"| {pause} | {_number(row.expected_after_pause_ms)} |"
         )
-    lines += ["", "### What was late, and by what", "", "Of all frames, %, real and in replay:", ""]
+    lines += [
+        "",
+        *_stages(result),
+        "",
+        "### What was late, and by what",
+        "",
+        "Of all frames, %, real and in replay:",
+        "",
+    ]
     fates = sorted({fate for row in result.scenarios for fate in (*row.real.late_by, *row.replayed.late_by)})
     lines.append("| | " + " | ".join(fates) + " |")
     lines.append("|---" * (len(fates) + 1) + "|")
@@ -112,6 +100,18 @@ def tables(result: Published) -> str:
     return "\n".join([*lines, *_given(result.subjects)])
 
 
+def _stages(result: Published) -> list[str]:
+    lines = ["### Stages before, within and after the runs", ""]
+    lines += ["Medians of what the daemon needed, ms, stage by stage:", ""]
+    columns = list(dict.fromkeys(column for row in result.scenarios for column in row.stages))
+    lines.append("| | " + " | ".join(columns) + " |")
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for row in result.scenarios:
+        cells = (_times(row.stages.get(column, ())) for column in columns)
+        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _parting(result: Published) -> list[str]:
     lines = ["### Where the two part, frame by frame", ""]
     lines += ["Real less replayed, in points of all frames; the first three sum up to what is right:", ""]
@@ -126,7 +126,7 @@ def _parting(result: Published) -> list[str]:
             f"| {row.name} | {each.right_by_lateness:+.2f} | {each.right_by_exit:+.2f} "
             f"| {each.right_by_answer:+.2f} | {each.sent_really_only:.1f} | {each.sent_replayed_only:.1f} |"
         )
-    lines += ["", "### What small errors of the inputs do", ""]
+    lines += ["", *_inputs(result), "", "### What small errors of the inputs do", ""]
     lines += ["Points that replays then give more, offloaded and right by the deadline:", ""]
     wrong = list(result.scenarios[0].shifted)
     lines.append("| | " + " | ".join(wrong) + " |")
@@ -137,19 +137,47 @@ def _parting(result: Published) -> list[str]:
     return lines
 
 
-def _given(subjects: Mapping[str, Mapping[str, object]]) -> list[str]:
-    names = [name for name in next(iter(subjects.values())) if name != "about"]
+def _inputs(result: Published) -> list[str]:
+    lines = ["### Which input makes the real device send less or more", ""]
+    lines += [
+        "Points of frames whose first decision is to send; then in replay, with one input as it was for real "
+        "at the same frame. `repeated`: of all decisions, those that the policy repeats from its notes:",
+        "",
+    ]
+    names = list(result.scenarios[0].inputs.taken)
+    lines.append("| | real | replay | " + " | ".join(names) + " | repeated |")
+    lines.append("|---" * (len(names) + 4) + "|")
+    for row in result.scenarios:
+        each = row.inputs
+        taken = " | ".join(_number(each.taken[name]) for name in names)
+        lines.append(
+            f"| {row.name} | {_number(each.sent_really)} | {_number(each.sent_replayed)} "
+            f"| {taken} | {100.0 * each.repeated:.2f} % |"
+        )
+    return lines
+
+
+def _given(subjects: Mapping[str, SubjectFigures]) -> list[str]:
+    names = [each.name for each in fields(SubjectFigures) if each.name != "about"]
     lines = ["| | " + " | ".join(subjects) + " |", "|---" * (len(subjects) + 1) + "|"]
     for name in names:
-        values = " | ".join(_words(subject[name]) for subject in subjects.values())
+        values = " | ".join(_words(getattr(subject, name)) for subject in subjects.values())
         lines.append(f"| {name} | {values} |")
     return lines
 
 
 def _words(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(f"{each:g}" for each in value)
+    if isinstance(value, tuple):
+        return _times(value)
     return "–" if value is None else f"{value}"
+
+
+def _times(values: Sequence[float | None]) -> str:
+    return ", ".join("–" if each is None else f"{each:g}" for each in values) or "–"
+
+
+def _outside(each: Compared) -> str:
+    return _number(each.difference) + ("" if each.agrees else " **!**")
 
 
 def _share(late_by: Mapping[str, float], fate: str) -> str:

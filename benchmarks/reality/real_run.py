@@ -46,7 +46,7 @@ class RealRun:
     """What a run left behind.
 
     `records` are of the frames captured from begin_ms, when offloading was first possible, to end_ms; those
-    from counted_ms on are counted. `noted` are the notes of the policy about the same frames.
+    from counted_ms on are counted. `noted` are the notes about these frames and all before them.
     Units: monotonic ms of this machine, which all processes share.
     """
 
@@ -126,7 +126,7 @@ def run_really(
         link_before=before,
         link_after=after,
         changes=tuple(changes),
-        noted=tuple(each for each in noted if begin_ms <= each.captured_ms < end_ms),
+        noted=tuple(each for each in noted if each.captured_ms < end_ms),
     )
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reality.isolation import Isolated
+from benchmarks.reality.noting import FrameNotes, Noted, by_frame
 from benchmarks.reality.plan import PACKET_BYTES, PAYLOAD_SHARE, DeviceSettings, Plan, smallest_payload
 from benchmarks.reality.real_run import CUT, RESTORED, RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS, Delays, next_retransmission_ms, stall_ms
+from benchmarks.reality.stages import StageTimes, drawn_work, own_service, own_work
 from edgeexit.decide.answer import Answer, Drop
+from edgeexit.decide.decision import OffloadOption
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.device.config import PolicyConfig
@@ -43,17 +46,31 @@ LOAD_STEP_MS = 10.0
 class Charged:
     """Which measured overheads a replay is charged with: all, unless one is to be known by its lack.
 
+    `encoding` is what the daemon needs to encode and hand over a payload; without it, what encoding takes
+    in a loop. `own_times` gives every stage, here and at the gateway, the time that it took in the real run,
+    and those that did not run there the time of another frame's; without it, all are drawn from those
+    measured before it, and the device's after it as well.
     `slower` and `exchange_more_ms` are errors put in on purpose, to learn what one of that size does.
     """
 
     overhead: bool = True
+    encoding: bool = True
     results: bool = True
     envelope: bool = True
     hand_over: bool = True
     reconnect: bool = True
     restart: bool = True
+    own_times: bool = True
     slower: float = 1.0
     exchange_more_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One replay: what became of the frames, and the notes of the policy about them."""
+
+    rows: RunRows
+    noted: tuple[FrameNotes, ...]
 
 
 def restart_after_pause_ms(at_ms: float, rtt_ms: float, trace: LinkTrace, settings: DeviceSettings) -> float:
@@ -87,20 +104,20 @@ def replay_run(
     settings: DeviceSettings,
     recording: Recording,
     isolated: Isolated,
+    stages: StageTimes,
     *,
     charged: Charged,
-) -> list[RunRows]:
+) -> list[Replayed]:
     """The run's frames in replay, once a seed. Raises: DataError, ConfigError."""
-    runs: list[RunRows] = []
+    runs: list[Replayed] = []
     for seed in range(SEEDS):
-        world = _world(real, plan, settings, recording, isolated, charged, seed)
+        world = _world(real, plan, settings, recording, isolated, stages, charged, seed)
         manifest = settings.subject.bundle.manifest
-        controller = Controller(
-            choose_policy(PolicyConfig(), manifest, real.started.variants),
-            LatencyModel(isolated.stage_ms),
-            LinkEstimator(),
-        )
-        runs.append(rows_of_outcome(replay(world, controller)))
+        policy = Noted(choose_policy(PolicyConfig(), manifest, real.started.variants))
+        # The daemon has measured its stages when it started, as it always does.
+        controller = Controller(policy, LatencyModel(real.started.stage_ms), LinkEstimator())
+        rows = rows_of_outcome(replay(world, controller))
+        runs.append(Replayed(rows, tuple(by_frame(policy.notes))))
     return runs
 
 
@@ -110,6 +127,7 @@ def _world(
     settings: DeviceSettings,
     recording: Recording,
     isolated: Isolated,
+    stages: StageTimes,
     charged: Charged,
     seed: int,
 ) -> World:
@@ -124,9 +142,10 @@ def _world(
     if not frames or plan.shape.up_trace is None:
         raise DataError("the run cannot be replayed", file=plan.name, why="it has no frame, or no trace")
     captured_ms = [at_ms for at_ms, _ in frames]
-    profile = profile_of(recording, plan.name, isolated.stage_ms, isolated.gateway_stage_ms)
+    profile = profile_of(recording, plan.name, real.started.stage_ms, isolated.gateway_stage_ms)
     profile = replace(
         profile,
+        options=_encoded(profile.options, isolated) if charged.encoding else profile.options,
         decision_ms=isolated.decision_ms,
         overhead_ms=isolated.overhead_ms if charged.overhead else 0.0,
         # Link traces are in payload bytes below: so is what shares the link with them.
@@ -153,9 +172,22 @@ def _world(
         samples=[sample for _, sample in frames],
         captured_ms=captured_ms,
         deadlines=_deadlines(real, settings),
-        compute=_load(real, busy, isolated.busy_slowdown),
+        compute=_load(real, busy, stages.slowdown),
         offset_ms=link_ms % trace.period_ms,
-        costs=_costs(random, captured_ms, link_ms, plan, trace, settings, isolated, busy, charged),
+        costs=_costs(
+            random,
+            captured_ms,
+            link_ms,
+            plan,
+            trace,
+            settings,
+            isolated,
+            own_work(random, real, stages, busy, charged.slower)
+            if charged.own_times
+            else drawn_work(random, captured_ms, stages, busy, charged.slower),
+            _service(random, real, busy, isolated, charged),
+            charged,
+        ),
     )
     return World(scenario, recording, seed, draws)
 
@@ -199,6 +231,30 @@ def _load(real: RealRun, busy: Sequence[tuple[float, float]], slowdown: float) -
     )
 
 
+def _encoded(options: Sequence[OffloadOption], isolated: Isolated) -> tuple[OffloadOption, ...]:
+    """The same options, encoded in the daemon's time."""
+    took_ms = {(each.boundary, each.codec): each.encode_ms for each in isolated.options}
+    return tuple(
+        replace(each, encode_ms=took_ms.get((each.boundary, each.codec), each.encode_ms)) for each in options
+    )
+
+
+def _service(
+    random: np.random.Generator,
+    real: RealRun,
+    busy: Sequence[tuple[float, float]],
+    isolated: Isolated,
+    charged: Charged,
+) -> list[float]:
+    """The gateway's time for every frame, over its median before the run."""
+    measured = np.asarray(isolated.service_ms) / float(np.median(isolated.service_ms))
+    if charged.own_times:
+        return own_service(random, real, busy, isolated.gateway_stage_ms, measured.tolist())
+    frames = sum(isinstance(each, Answer | Drop) for each in real.records)
+    drawn: list[float] = random.choice(measured, frames).tolist()
+    return drawn
+
+
 def _costs(
     random: np.random.Generator,
     captured_ms: Sequence[float],
@@ -207,17 +263,12 @@ def _costs(
     trace: LinkTrace,
     settings: DeviceSettings,
     isolated: Isolated,
-    busy: Sequence[tuple[float, float]],
+    work_ms: list[list[float]],
+    service_factor: list[float],
     charged: Charged,
 ) -> CostDraws:
-    """Stage times, round trips and service times of every frame, drawn from what was measured."""
+    """Round trips and service times of every frame, drawn from what was measured, beside its stage times."""
     up, down = _delays(plan)
-    # The load's trace multiplies by the slowdown; what is drawn here is how stages spread around it.
-    idle, loaded = isolated.stage_draws, isolated.busy_draws
-    work_ms = [
-        (charged.slower * (loaded if inside(at_ms, busy) else idle)[random.integers(0, len(idle))]).tolist()
-        for at_ms in captured_ms
-    ]
     hand_over = random.choice(np.asarray(isolated.hand_over_ms), len(captured_ms) * ATTEMPTS)
     rtt_ms: list[float] = []
     rested_ms: list[float] = []
@@ -229,14 +280,12 @@ def _costs(
         rtt_ms.append(link_rtt_ms + handed_ms + charged.exchange_more_ms)
         restart_ms = restart_after_pause_ms(at_ms, link_rtt_ms, trace, settings) if charged.restart else 0.0
         rested_ms.append(rtt_ms[-1] + restart_ms)
-    service = random.choice(np.asarray(isolated.service_ms), len(captured_ms))
-    factor = service / float(np.median(isolated.service_ms))
     # Frames take these from the beginning, probes from the end: those are too small to wait for a window.
     return CostDraws(
         work_ms=work_ms,
         rtt_idle_ms=rested_ms + rtt_ms,
         rtt_busy_ms=rtt_ms + rtt_ms,
-        service_factor=factor.tolist(),
+        service_factor=service_factor,
     )
 
 

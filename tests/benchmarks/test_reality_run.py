@@ -23,11 +23,15 @@ from benchmarks.reality.real_run import (
     RealRun,
     run_really,
 )
+from benchmarks.reality.redriven import Mind, inputs
 from benchmarks.reality.replayed import SEEDS, Charged, replay_run
 from benchmarks.reality.shaping import Shape
+from benchmarks.reality.stages import StageTimes, whole_frames
 from benchmarks.reality.subjects import Kind, Subject
 from edgeexit.bundle import Bundle
 from edgeexit.decide.answer import Answer, Drop, Place
+from edgeexit.device.config import PolicyConfig
+from edgeexit.device.policy import choose_policy
 from edgeexit.replay.frames import rows_of_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.broker, pytest.mark.litert]
@@ -109,6 +113,21 @@ def test_an_image_went_through_the_link_and_came_back(
     assert all(each.latency_ms >= 10.0 for each in remote)
 
 
+def test_every_frame_of_the_run_is_noted_with_its_stages(real: RealRun) -> None:
+    answers = {each.frame: each for each in real.answers}
+    noted = [each for each in real.noted if each.captured_ms >= real.begin_ms]
+    assert {each.frame for each in noted} == set(answers)
+    assert real.noted[0].frame == 0
+    for frame in noted:
+        answer = answers[frame.frame]
+        assert frame.captured_ms == pytest.approx(answer.captured_ms, abs=1e-3)
+        assert [f"{each.action.value}:{each.reason}" for each in frame.decisions] == list(answer.route)
+        assert sorted(frame.stage_ms) == list(range(len(frame.stage_ms)))
+        # A stage may be running when its frame is answered by the timer or by a reply.
+        assert len(frame.stage_ms) >= answer.stages_run
+    assert all(len(each) == len(real.started.stage_ms) for each in whole_frames(real))
+
+
 def test_the_same_run_is_replayed(
     house: House, real: RealRun, settings: DeviceSettings, plan: Plan, subject: Subject, work: Path
 ) -> None:
@@ -125,9 +144,7 @@ def test_the_same_run_is_replayed(
     isolated = Isolated(
         factor=None,
         stage_ms=measured.stage_ms,
-        samples_ms=measured.samples_ms,
-        daemon_factors=tuple(1.1 for _ in measured.stage_ms),
-        busy_samples_ms=measured.samples_ms,
+        options=(),
         overhead_ms=1.0,
         decision_ms=0.05,
         result_bytes=300,
@@ -136,11 +153,35 @@ def test_the_same_run_is_replayed(
         service_ms=(0.5, 1.0),
         gateway_stage_ms=measured.stage_ms,
     )
+    around = StageTimes(free_ms=measured.samples_ms, busy_ms=measured.samples_ms)
     recording = record_subject(subject, settings.state)
-    runs = replay_run(real, plan, settings, recording, isolated, charged=Charged())
+    runs = replay_run(real, plan, settings, recording, isolated, around, charged=Charged())
     assert len(runs) == SEEDS
+    # The recorded stages are those of the real run, wherever both ran them.
+    really = {each.captured_ms - real.begin_ms: each.stage_ms for each in real.noted}
+    compared = 0
+    for frame in runs[0].noted:
+        own = really.get(frame.captured_ms, {})
+        for stage, took_ms in frame.stage_ms.items():
+            if stage in own:
+                assert took_ms == pytest.approx(own[stage], abs=1e-3)
+                compared += 1
+    assert compared
+    manifest = subject.bundle.manifest
+    mind = Mind(
+        lambda: choose_policy(PolicyConfig(), manifest, real.started.variants),
+        real.started.stage_ms,
+        recording.prior_quality,
+    )
+    found = inputs(
+        real.noted, [each.noted for each in runs], mind, counted_ms=real.counted_ms, begin_ms=real.begin_ms
+    )
+    # Given all inputs of the real run, the replay's first decisions are those of the real run.
+    assert found.taken["all of them"] == pytest.approx(found.sent_really, abs=0.5)
+    apart = replay_run(real, plan, settings, recording, isolated, around, charged=Charged(own_times=False))
+    assert [len(each.rows.rows) for each in apart] == [len(each.rows.rows) for each in runs]
     truly = figures_of(rows_of_records("real", real.records, subject.truth), counted_ms=real.counted_ms)
-    replayed = figures_of(pooled(runs), counted_ms=1000.0 * SETTLE_S, runs=SEEDS)
+    replayed = figures_of(pooled([each.rows for each in runs]), counted_ms=1000.0 * SETTLE_S, runs=SEEDS)
     assert replayed.frames == truly.frames
     for figures in (truly, replayed):
         assert sum(figures.shares.values()) == pytest.approx(1.0, abs=0.01)
