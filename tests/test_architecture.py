@@ -35,7 +35,7 @@ REFUSED_WORDS = ("helper", "manager", "util", "utils", "misc", "common")
 
 # Each foreign library is met in one place, where its exceptions are translated.
 ONE_PLACE = {
-    "paho": {"transport/mqtt_session.py"},
+    "paho": {"transport/mqtt_client.py", "transport/mqtt_quick_client.py"},
     "psutil": {"board/host.py"},
     "asyncssh": {"deploy/ssh.py"},
     "cryptography": {"bundle/ed25519.py"},

@@ -109,8 +109,9 @@ class Gateway:
         """Lose the connection without a goodbye, as a killed process does; it comes back by itself."""
         session = self.connection._session
         assert session is not None
-        assert session._socket is not None
-        session._socket.shutdown(socket.SHUT_RDWR)
+        tcp = session._client.tcp
+        assert tcp is not None
+        tcp.shutdown(socket.SHUT_RDWR)
 
     def send_kept(self) -> None:
         """Send the replies that were kept back."""

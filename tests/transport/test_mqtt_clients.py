@@ -1,0 +1,167 @@
+"""Both ways to use the client library: versions are told apart, and the public way carries as much."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from paho.mqtt import client as paho
+
+from edgeexit.errors import LinkDown, NoCredit, WireError
+from edgeexit.transport import mqtt_quick_client
+from edgeexit.transport.address import BrokerAddress
+from edgeexit.transport.broker import Broker
+from edgeexit.transport.mqtt import (
+    ConnectionConfig,
+    ConnectionEvents,
+    MqttConnection,
+    Publication,
+    Subscription,
+)
+from edgeexit.transport.mqtt_client import MqttClient
+from edgeexit.transport.mqtt_quick_client import QuickClient, lacks, open_client
+from edgeexit.transport.protocol import OffloadRequest
+
+if TYPE_CHECKING:
+    from tests.transport.conftest import Site
+
+Wait = Callable[[Callable[[], bool]], None]
+CONFIG = ConnectionConfig(BrokerAddress("127.0.0.1"), "a")
+
+
+class Renamed(paho.Client):
+    """A version that calls a parameter otherwise."""
+
+    def _sock_recv(self, size: int) -> bytes:
+        return b""
+
+
+class Without(paho.Client):
+    """A version that has one method less."""
+
+    _handle_publish = None  # type: ignore[assignment]
+
+
+class OtherQueues(QuickClient):
+    """A version that keeps its packets in something else."""
+
+    def __init__(self, config: ConnectionConfig) -> None:
+        super().__init__(config)
+        self._in_packet = object()  # type: ignore[assignment]
+
+
+def test_the_installed_version_is_known() -> None:
+    assert lacks(paho.Client) is None
+    client = open_client(CONFIG)
+    assert isinstance(client, QuickClient)
+    assert client.is_known()
+
+
+@pytest.mark.parametrize(("library", "name"), [(Renamed, "_sock_recv"), (Without, "_handle_publish")])
+def test_another_version_is_told(library: type[paho.Client], name: str) -> None:
+    assert lacks(library) == name
+
+
+def test_other_queues_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(mqtt_quick_client, "QuickClient", OtherQueues)
+    with caplog.at_level(logging.WARNING):
+        assert type(open_client(CONFIG)) is MqttClient
+    assert "the slower, public way" in caplog.text
+
+
+@pytest.fixture
+def unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a version were installed that nobody here has seen."""
+    monkeypatch.setattr(mqtt_quick_client, "lacks", lambda _: "_packet_read")
+    assert type(open_client(CONFIG)) is MqttClient
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("unknown_version")
+@pytest.mark.parametrize("qos", [0, 1])
+def test_offloads_go_the_public_way(
+    broker: Broker, site: Site, ask: Callable[..., OffloadRequest], wait: Wait, qos: int
+) -> None:
+    transport, gateway = site.pair(broker.address, qos=qos)
+    for values in (1, 4_000, 150_000):
+        reply = transport.submit(ask(frame=values, values=values)).result(60.0)
+        assert reply.output.tolist() == [values, 2.0, values]
+    gateway.manner = "silent"
+    pending = transport.submit(ask())
+    broker.kill()
+    assert isinstance(pending.exception(60.0), LinkDown)
+    gateway.manner = "honest"
+    broker.start()
+    wait(lambda: transport.status().up)
+    assert transport.submit(ask(frame=7)).result(60.0).output[0] == 7.0
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("unknown_version")
+def test_threads_share_the_public_way(mosquitto: Broker, wait: Wait) -> None:
+    got: list[Publication] = []
+    receiver = ConnectionConfig(mosquitto.address, "b", subscriptions=(Subscription("t/+", 1),))
+    sender = ConnectionConfig(mosquitto.address, "a", backlog_cap_bytes=1_000_000, unacknowledged_cap=50)
+    with (
+        MqttConnection(receiver, ConnectionEvents(got.append)) as hearing,
+        MqttConnection(sender, ConnectionEvents(lambda message: None)) as saying,
+    ):
+        assert hearing.wait_up(60.0)
+        assert saying.wait_up(60.0)
+        with pytest.raises(WireError):
+            saying.publish("t/+", b"x")
+
+        def say(thread: int) -> None:
+            for number in range(40):
+                sent = threading.Event()
+                while not sent.is_set():
+                    with contextlib.suppress(NoCredit):
+                        saying.publish(
+                            f"t/{thread}",
+                            bytes([number]) * 20_000,
+                            qos=number % 2,
+                            correlation=b"c",
+                            expiry_s=60,
+                        )
+                        sent.set()
+                    sent.wait(0.001)
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(say, range(3)))
+        wait(lambda: len(got) == 120)
+        for thread in range(3):
+            mine = [message for message in got if message.topic == f"t/{thread}"]
+            assert sorted(message.payload[0] for message in mine) == list(range(40))
+            assert all(message.correlation == b"c" and message.expiry_s for message in mine)
+
+
+@pytest.mark.usefixtures("unknown_version")
+def test_the_public_way_delivers_nothing_over_our_cap() -> None:
+    got: list[Publication] = []
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        config = ConnectionConfig(
+            BrokerAddress("127.0.0.1", server.getsockname()[1]),
+            "a",
+            backoff_s=(0.05, 0.2),
+            payload_cap_bytes=10_000,
+        )
+        connection = MqttConnection(config, ConnectionEvents(got.append, tick_s=0.05))
+        connection.open()
+        client, _ = server.accept()
+        with client:
+            client.settimeout(60.0)
+            large = bytes([0x30, 0xA0, 0x8D, 0x06, 0, 1, 0x74]) + bytes(99_997)
+            client.sendall(bytes([0x20, 3, 0, 0, 0]) + large)  # CONNACK, then a PUBLISH of 100 kB
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(4096):
+                    pass
+        connection.close()
+    assert not got
