@@ -22,6 +22,7 @@ from edgeexit.convert.plan import ConversionPlan, network_input
 from edgeexit.convert.report import laid_out, shown_bytes, shown_count
 from edgeexit.convert.slicing import SlicedStage, slice_network
 from edgeexit.models.protocol import MultiExitNetwork
+from edgeexit.training.bottleneck import BottleneckTraining
 from edgeexit.transport.codecs import payload_bytes, size_varies, uncompressed
 
 # Weights take this many bytes each; what else is in a file is small beside them.
@@ -190,9 +191,11 @@ def _packer_steps(
         names = [packer.name for packer in packers]
         if any(name.startswith(BOTTLENECK) for name in names):
             limit = "" if plan.bottleneck_seconds is None else f", {plan.bottleneck_seconds:g} s at most"
-            # Forwards through all stages for what is taught, and through those behind to learn, with the
-            # way back, which costs twice the way there.
-            macs = plan.bottleneck_samples * (whole + 3 * behind[stage.index])
+            # Once through all stages for what is taught, and again and again through those behind to learn,
+            # with the way back, which costs twice the way there.
+            kept = BottleneckTraining(samples=plan.bottleneck_samples).kept_samples
+            taught = min(plan.bottleneck_samples, kept) * whole
+            macs = taught + 3 * plan.bottleneck_samples * behind[stage.index]
             what = f"trained on {plan.bottleneck_samples:,} images{limit}"
             steps.append(PlannedStep(f"bottleneck {stage.index}", what, macs))
         if packers:
