@@ -2,7 +2,7 @@
 
     python examples/offload_loopback.py [BUNDLE]
 
-Each stage takes another 40 ms here, as on a small board, and the budget ends before the second one. The
+Each stage takes another 160 ms here, as on a small board, and the budget ends before the second one. The
 gateway runs all stages at full speed behind a link that is good, then slow, then cut.
 """
 
@@ -31,7 +31,7 @@ from edgeexit.transport.loopback import LinkConditions, LoopbackTransport
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "tests" / "data" / "tiny_bundle"
-STAGE_MS, BUDGET_MS = 40.0, 75.0
+STAGE_MS, BUDGET_MS = 160.0, 300.0
 
 
 class SlowRunner:
@@ -65,7 +65,7 @@ def main(bundle_path: str = str(TINY)) -> None:
             transport=link,
         ) as engine:
             for state in ("good", "good", "good", "slow", "slow", "cut", "cut"):
-                link.conditions = LinkConditions(up_ms=500.0 if state == "slow" else 1.0)
+                link.conditions = LinkConditions(up_ms=2000.0 if state == "slow" else 1.0)
                 if state == "cut":
                     link.cut()
                 engine.idle()  # between frames: probes, and what late replies teach

@@ -2,7 +2,7 @@
 
     python examples/offload_mqtt.py [BUNDLE]
 
-It starts a broker (mosquitto, else the embedded one) on loopback. Each stage takes another 100 ms on the
+It starts a broker (mosquitto, else the embedded one) on loopback. Each stage takes another 300 ms on the
 device, as on a small board, so that the budget ends before the second one; the gateway is then stopped.
 """
 
@@ -29,7 +29,7 @@ from edgeexit.transport.offload import MqttTransport, OffloadConfig
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "tests" / "data" / "tiny_bundle"
-STAGE_MS, BUDGET_MS, PATIENCE_S = 100.0, 180.0, 30.0
+STAGE_MS, BUDGET_MS, PATIENCE_S = 300.0, 540.0, 60.0
 
 
 class SlowRunner:

@@ -2,7 +2,7 @@
 
     python examples/shrinking_budget.py [BUNDLE]
 
-The tiny bundle of the tests answers within microseconds, so every stage is given another 20 ms here,
+The tiny bundle of the tests answers within microseconds, so every stage is given another 100 ms here,
 as a small board would need for a real one.
 """
 
@@ -25,7 +25,7 @@ from edgeexit.runner.selection import monotonic_ms, open_verified
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "tests" / "data" / "tiny_bundle"
-STAGE_MS = 20.0
+STAGE_MS = 100.0
 
 
 class SlowRunner:
@@ -46,7 +46,7 @@ def main(bundle_path: str = str(TINY)) -> None:
     bundle = open_bundle(Path(bundle_path))
     image = read_image(HERE / "stripes.png")
     runner, report = open_verified(bundle)
-    budgets = LatestBudget(Budget(latency_ms=1000.0))
+    budgets = LatestBudget(Budget(latency_ms=5000.0))
     seen: list[Record] = []
     with Engine(
         bundle,
@@ -57,7 +57,7 @@ def main(bundle_path: str = str(TINY)) -> None:
         clock=monotonic_ms,
         emit=seen.append,
     ) as engine:
-        for number, latency_ms in enumerate((300.0, 55.0, 30.0, 10.0)):
+        for number, latency_ms in enumerate((3000.0, 275.0, 150.0, 50.0)):
             budgets.set(Budget(latency_ms))
             answer = engine.answer(Frame(number, "example", monotonic_ms(), image))
             print(

@@ -145,7 +145,7 @@ def test_threads_that_ask_at_once_all_get_a_budget(watched: Watched) -> None:
         replacement.replace(watched.path)
     stop.set()
     for asker in askers:
-        asker.join(10)
+        asker.join(60)
     assert wrong == []
     assert watched.troubles == []
 

@@ -118,7 +118,10 @@ def test_closing_does_not_wait_for_a_consumer() -> None:
     run = Run(ScriptedReader(["a.png", "b.png"]))
     run.capture.open()
     run.capture.close()
-    assert not any(thread.name == "capture" for thread in threading.enumerate())
+    for thread in threading.enumerate():
+        if thread.name == "capture":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_frames_are_due_at_a_steady_pace() -> None:

@@ -85,7 +85,7 @@ def test_a_server_that_is_gone_closes_the_connection(tmp_path: Path) -> None:
         shaper = Shaper(shape, server_host="127.0.0.1", server_port=1, clock=clock_ms)
         entrance = await shaper.listen()
         reader, writer = await asyncio.open_connection(*entrance.sockets[0].getsockname()[:2])
-        end = await asyncio.wait_for(reader.read(), 10)
+        end = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         entrance.close()
         return end
