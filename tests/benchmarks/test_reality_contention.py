@@ -81,16 +81,13 @@ def test_a_machine_without_the_controller_is_told_what_to_do(tmp_path: Path) -> 
 @pytest.mark.process
 def test_a_process_in_a_group_gets_its_share_and_the_group_goes_with_it() -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass\n"
-    taken_s: dict[float | None, float] = {}
     with ProcessorGroup("test") as group:
-        for share in (None, 0.25):
-            group.limit(share)
-            began_s = time.monotonic()
-            subprocess.run(group.words(["python3", "-c", burn]), check=True)
-            taken_s[share] = time.monotonic() - began_s
+        group.limit(0.25)
+        began_s = time.monotonic()
+        subprocess.run(group.words(["python3", "-c", burn]), check=True)
+        taken_s = time.monotonic() - began_s
     # A quarter of a core cannot do 0.3 s of work in much less than 1.2 s, however idle the machine is.
-    assert taken_s[0.25] > 0.9
-    assert taken_s[0.25] > taken_s[None]
+    assert taken_s > 0.9
     assert not list(MOUNT.glob(f"**/{PREFIX}{os.getpid()}-*"))
 
 

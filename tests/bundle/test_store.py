@@ -80,7 +80,7 @@ def test_the_digest_file_is_what_sha256sum_checks(tiny_bundle: Bundle) -> None:
         cwd=tiny_bundle.path,
         capture_output=True,
         check=False,
-        timeout=10,
+        timeout=280,
     )
     assert checked.returncode == 0, checked.stderr
 
@@ -524,6 +524,6 @@ def test_a_file_that_may_not_be_read_is_a_bundle_error(copy: Path) -> None:
         "except BundleError as error: print(type(error).__name__)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=False, timeout=280
     )
     assert ran.stdout.strip() == "BundleError", ran.stderr

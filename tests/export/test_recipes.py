@@ -134,7 +134,7 @@ def test_a_recipe_is_a_program_of_its_own(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 1
     assert "fix: sudo apt-get install dataset-fashion-mnist" in done.stderr

@@ -37,7 +37,7 @@ def probe(tmp_path: Path, *, hidden: set[str], numpy: str = "1.26.4") -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=280,
         env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "PATH": ""},
     )
     return ran.stdout.strip()

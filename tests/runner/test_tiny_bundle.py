@@ -39,7 +39,7 @@ def test_the_script_makes_a_bundle_like_it(tiny_bundle: Bundle, tmp_path: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=280,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     made = open_bundle(tmp_path / "made")
