@@ -56,7 +56,7 @@ class GridWords:
     """A measured link by name, or a constant in ms; by the trace's name where None."""
     devices: int = 1
     workers: int = 1
-    queue: str = QueueOrder.FIRST_COME.value
+    queue: str = QueueOrder.EARLIEST_DEADLINE.value
     bytes_per_s: float | None = None
 
 

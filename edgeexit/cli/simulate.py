@@ -64,8 +64,8 @@ def simulate(
     devices: Annotated[int, typer.Option(min=1, help="Devices that share the gateways, --frames each.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Gateway workers that devices share.")] = 1,
     queue: Annotated[
-        str, typer.Option(help="Which request is served first: first-come, earliest-deadline.")
-    ] = "first-come",
+        str, typer.Option(help="Which request is served first: earliest-deadline, first-come.")
+    ] = "earliest-deadline",
     byte_price: Annotated[float, typer.Option(min=0.0, help="Quality that one uplink byte must buy.")] = 0.0,
     bytes_per_s: Annotated[
         float | None,

@@ -56,6 +56,9 @@ REFUSALS = frozenset(
         *("unsupported_version", "busy", "failed", "draining"),
     }
 )
+# Of those, what says nothing of the next request: it came too late, or behind others; how long a busy gateway
+# wants to be left alone it says itself, and the transport obeys.
+OF_ONE_REQUEST = frozenset({"too_late", "busy"})
 
 
 @dataclass(slots=True)
@@ -188,7 +191,7 @@ class LinkEstimator:
             self._alive(now_ms)
             if exchange is not None and 0.0 < now_ms - exchange.sent_ms < LONGEST_MS:
                 self._learn(exchange, now_ms - exchange.sent_ms, now_ms)
-            if reason != "too_late":
+            if reason not in OF_ONE_REQUEST:
                 self._refusals += 1
                 if self._refusals >= REFUSALS_TO_HOLD:
                     self._held_until_ms = now_ms + self._hold_ms

@@ -88,7 +88,7 @@ class ReplayedAudits:
     def ended(self, flight: Flight, failure: str | None) -> bool:
         """Note the end of a flight; whether it was an audit."""
         audit = self._flights.pop(flight.token, None)
-        if audit is not None and failure is None:
+        if audit is not None and failure is None and flight.exit == self._world.last_exit:
             self._landed.append(audit)
         return audit is not None
 

@@ -29,6 +29,11 @@ class ComputeEstimator(Protocol):
 class OffloadEstimator(Protocol):
     """Port: learns the link and the gateways; decide.LinkEstimator is one."""
 
+    @property
+    def rtt_ms(self) -> float | None:
+        """Round trip of a small message; None while nothing was measured."""
+        ...
+
     def connection(self, up: bool, now_ms: float) -> None:
         """Learn that the transport connected or lost its connection."""
         ...

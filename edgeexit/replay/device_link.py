@@ -10,8 +10,9 @@ from edgeexit.decide.decision import LinkForecast, OffloadOption
 from edgeexit.decide.learner import Failed, Learner, Observation, Pinged, Replied, Sent
 from edgeexit.replay.controller import OffloadEstimator
 from edgeexit.replay.outages import Outage, OutageKind
-from edgeexit.replay.pool import GatewayPool, PoolRequest, Schedule
+from edgeexit.replay.pool import GatewayPool, PoolAnswer, PoolRequest, Schedule
 from edgeexit.replay.world import ATTEMPTS, World
+from edgeexit.transport.admission import time_for_gateway
 
 # The transport's own bounds, which a replay must share: how long after its deadline a reply is still
 # waited for, how long a ping is, how many requests hold a place until reply or deadline, and after how
@@ -30,9 +31,20 @@ class Flight:
 
     Units: due_ms, when its answer stops being worth anything; handed_ms, when it was encoded and handed
     to the network; queue_ms and service_ms, of the gateway, once served.
+    `exit` is the one that answered, None before.
     """
 
-    __slots__ = ("due_ms", "frame", "handed_ms", "option", "queue_ms", "sent_ms", "service_ms", "token")
+    __slots__ = (
+        "due_ms",
+        "exit",
+        "frame",
+        "handed_ms",
+        "option",
+        "queue_ms",
+        "sent_ms",
+        "service_ms",
+        "token",
+    )
 
     def __init__(self, token: int, frame: int, option: OffloadOption, sent_ms: float, due_ms: float) -> None:
         self.due_ms = due_ms
@@ -43,6 +55,7 @@ class Flight:
         self.handed_ms = sent_ms + option.encode_ms
         self.queue_ms = 0.0
         self.service_ms = 0.0
+        self.exit: int | None = None
 
 
 Ended = Callable[[float, Flight, str | None], None]
@@ -69,6 +82,8 @@ class DeviceLink:
         self._learner = learner
         self._schedule = schedule
         self._pool = pool
+        self._asker = "" if pool is None else pool.new_asker()
+        self._busy_until_ms = -inf
         self._ended = ended
         self._uplink = world.new_uplink()
         self._wakes_after_ms = world.scenario.delay.wakes_after_ms
@@ -114,7 +129,7 @@ class DeviceLink:
         Units: due_ms, when an answer stops being worth anything to this frame.
         """
         estimator, world = self._estimator, self._world
-        if estimator is None or not self.up:
+        if estimator is None or not self.up or now_ms < self._busy_until_ms:
             return None
         if sum(each.due_ms > now_ms for each in self._in_flight.values()) >= WINDOW:
             return None
@@ -134,12 +149,17 @@ class DeviceLink:
         if arrived_ms >= give_up_ms or world.gateway_gaps.end_of(arrived_ms) is not None:
             self._schedule(give_up_ms, self._timed_out, flight)
             return flight
-        service_ms = world.remote_ms[option.boundary] * world.service_factor[frame]
-        served = self._when_served(flight, service_ms, rtt_ms / 2.0, give_up_ms)
+        factor = world.service_factor[frame]
+        answered = self._when_answered(flight, rtt_ms / 2.0, give_up_ms)
         if self._pool is None:
-            served(arrived_ms + service_ms, 0.0, False)
+            service_ms = world.remote_ms[option.boundary] * factor
+            answered(arrived_ms + service_ms, PoolAnswer(compute_ms=service_ms, exit=world.last_exit))
         else:
-            self._schedule(arrived_ms, self._pool.arrive, PoolRequest(arrived_ms, service_ms, due_ms, served))
+            first = option.boundary
+            stage_ms = [factor * each for each in world.scenario.profile.gateway_stage_ms[first:]]
+            left_ms = time_for_gateway(due_ms - handed_ms, estimator.rtt_ms)
+            request = PoolRequest(self._asker, arrived_ms, left_ms, first, stage_ms, answered)
+            self._schedule(arrived_ms, self._pool.arrive, request)
         return flight
 
     def tell(self, now_ms: float, result_bytes: int) -> None:
@@ -205,28 +225,36 @@ class DeviceLink:
     def _asleep(self, now_ms: float) -> bool:
         return now_ms - self._used_ms > self._wakes_after_ms
 
-    def _when_served(
-        self, flight: Flight, service_ms: float, one_way_ms: float, give_up_ms: float
-    ) -> Callable[[float, float, bool], None]:
-        def served(done_ms: float, queue_ms: float, refused: bool) -> None:
-            flight.queue_ms = queue_ms
-            flight.service_ms = 0.0 if refused else service_ms
+    def _when_answered(
+        self, flight: Flight, one_way_ms: float, give_up_ms: float
+    ) -> Callable[[float, PoolAnswer], None]:
+        def answered(done_ms: float, answer: PoolAnswer) -> None:
+            flight.queue_ms = answer.queue_ms
+            flight.service_ms = answer.compute_ms
+            flight.exit = answer.exit
             back_ms = done_ms + one_way_ms
             gap_end_ms = self._world.link_gaps.end_of(back_ms)
             if gap_end_ms is not None:
                 back_ms = gap_end_ms + one_way_ms
-            if back_ms >= give_up_ms:
+            silent = answer.exit is None and answer.refusal is None
+            if silent or back_ms >= give_up_ms:
                 self._schedule(give_up_ms, self._timed_out, flight)
+            elif answer.refusal is None:
+                self._schedule(back_ms, self._replied, flight)
             else:
-                self._schedule(back_ms, self._refused if refused else self._replied, flight)
+                self._schedule(back_ms, self._refused, (flight, answer.refusal))
 
-        return served
+        return answered
 
     def _replied(self, now_ms: float, flight: object) -> None:
         self._end(now_ms, flight, None)
 
-    def _refused(self, now_ms: float, flight: object) -> None:
-        self._end(now_ms, flight, "too_late")
+    def _refused(self, now_ms: float, refused: object) -> None:
+        assert isinstance(refused, tuple)
+        flight, refusal = refused
+        if refusal.retry_after_ms is not None:
+            self._busy_until_ms = now_ms + refusal.retry_after_ms
+        self._end(now_ms, flight, refusal.reason)
 
     def _timed_out(self, now_ms: float, flight: object) -> None:
         self._end(now_ms, flight, "no reply")

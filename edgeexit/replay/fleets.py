@@ -16,13 +16,15 @@ from edgeexit.replay.scenarios import Board, GridRow, grid_row
 from edgeexit.replay.simulator import fleet_worlds, replay, replay_fleet
 from edgeexit.replay.world import World, world_of
 
-# Fleets of the grid, with the factor on the gateway's times: a few devices, a worker that is busy for a
-# fifth of its time, the same with all frames at once, and one as busy as 64 devices would keep it.
+# Fleets of the grid, with the factor on the gateway's times and which of the links they have: a few devices,
+# a worker that is busy for a fifth of its time, the same with all frames at once, and one as busy as 64
+# devices would keep it, which is also shown as it would be without order and pauses.
 FLEETS = (
-    (Fleet(4), 1.0),
-    (Fleet(16), 1.0),
-    (Fleet(16, order=QueueOrder.EARLIEST_DEADLINE, synchronised=True), 1.0),
-    (Fleet(16), 4.0),
+    (Fleet(4), 1.0, 0),
+    (Fleet(16), 1.0, 1),
+    (Fleet(16, synchronised=True), 1.0, 0),
+    (Fleet(16), 4.0, 1),
+    (Fleet(16, order=QueueOrder.FIRST_COME), 4.0, 1),
 )
 # A device needs so many frames at least to learn its link.
 LEAST_FRAMES = 100
@@ -31,14 +33,14 @@ LEAST_FRAMES = 100
 def fleet_rows(board: Board, links: Sequence[Link], *, frames: int) -> list[GridRow]:
     """A row for every fleet, going round the links; `frames` are shared out among its devices."""
     rows: list[GridRow] = []
-    for index, (fleet, slower) in enumerate(FLEETS):
+    for fleet, slower, link in FLEETS:
         profile = replace(
             board.profile,
             gateway_stage_ms=tuple(slower * each for each in board.profile.gateway_stage_ms),
         )
         plain = grid_row(
             profile,
-            links[index % len(links)],
+            links[link % len(links)],
             board=board.name,
             frames=max(min(frames, LEAST_FRAMES), frames // fleet.devices),
             deadlines=board.band,

@@ -241,6 +241,7 @@ class DeviceRun:
         self._stages_done = stage + 1
         if self._open and (self._best is None or stage > self._best.exit):
             self._best = self._evidence[stage]
+            self._best_remote = False
             self._best_quality = self._world.quality[self._world.samples[frame]][stage]
         self._step(now_ms)
 
@@ -330,15 +331,20 @@ class DeviceRun:
 
     def _replied(self, now_ms: float, flight: Flight) -> None:
         frame, ledger, world = flight.frame, self._ledger, self._world
-        last = self._stage_count - 1
+        last = world.last_exit
+        exit_ = last if flight.exit is None else flight.exit
         ledger.downlink_bytes[frame] += REPLY_BYTES
-        if self._open and frame == self._frame and (self._best is None or self._best.exit < last):
-            self._best = self._evidence[last]
-            self._best_quality = world.option_quality[world.samples[frame]][world.option_index[flight.option]]
+        if self._open and frame == self._frame and (self._best is None or self._best.exit < exit_):
+            self._best = self._evidence[exit_]
             self._best_remote = True
+            ledger.offloads.used += 1
+            if exit_ < last:
+                # A gateway that ran out of time: an answer in hand like one computed here.
+                self._best_quality = world.quality[world.samples[frame]][exit_]
+                return
+            self._best_quality = world.option_quality[world.samples[frame]][world.option_index[flight.option]]
             self._count_wait(now_ms)
             self._close(now_ms)
-            ledger.offloads.used += 1
         elif ledger.by_timer[frame] or now_ms > world.expiry_ms[frame]:
             ledger.offloads.late += 1
         else:

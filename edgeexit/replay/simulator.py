@@ -91,7 +91,7 @@ def simulate_fleet(
     *,
     devices: int,
     workers: int,
-    order: QueueOrder = QueueOrder.FIRST_COME,
+    order: QueueOrder = QueueOrder.EARLIEST_DEADLINE,
     synchronised: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
@@ -121,7 +121,10 @@ def _run(
     progress: Progress | None,
 ) -> list[Outcome]:
     loop = EventLoop()
-    pool = None if fleet is None else GatewayPool(fleet.workers, fleet.order, loop.schedule)
+    pool: GatewayPool | None = None
+    if fleet is not None:
+        stage_ms = worlds[0].scenario.profile.gateway_stage_ms if worlds else ()
+        pool = GatewayPool(fleet.workers, fleet.order, loop.schedule, stage_ms)
     total = sum(world.frames for world in worlds)
     done = 0
 

@@ -113,6 +113,10 @@ class _TimedLink:
         self._inner = inner
         self._watch = watch
 
+    @property
+    def rtt_ms(self) -> float | None:
+        return self._inner.rtt_ms
+
     def connection(self, up: bool, now_ms: float) -> None:
         self._inner.connection(up, now_ms)
 

@@ -169,6 +169,7 @@ class World:
         expiries = [self.deadlines.expiry(at_ms) for at_ms in self.captured_ms]
         self.expiry_ms = [expiry.at_ms for expiry in expiries]
         self.cut = [expiry.cut for expiry in expiries]
+        self.last_exit = profile.stage_count - 1
         self.remote_ms = [profile.remote_ms(boundary) for boundary in range(profile.stage_count)]
         self.quality: list[list[float]] = recording.quality.tolist()
         self.option_quality: list[list[float]] = recording.option_quality[

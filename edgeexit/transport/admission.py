@@ -49,6 +49,16 @@ def ends_in_time(now_ms: float, takes_ms: float, deadline_ms: float) -> bool:
     return now_ms + takes_ms + REPLY_GUARD_MS <= deadline_ms
 
 
+def time_for_gateway(left_ms: float, round_trip_ms: float | None) -> float:
+    """What a device states to be left of a frame's budget: less the way there and back, where that is known.
+
+    A frame for which not even that is left is sent in the hope that the network is quicker than it was.
+    """
+    if round_trip_ms is None or round_trip_ms >= left_ms:
+        return max(0.0, left_ms)
+    return left_ms - round_trip_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket(Generic[Work]):
     """A request as admission sees it.

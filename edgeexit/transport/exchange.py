@@ -13,6 +13,7 @@ from math import isfinite
 
 from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, WireError
 from edgeexit.transport import frames, wire
+from edgeexit.transport.admission import time_for_gateway
 from edgeexit.transport.codecs import codec_name, encode_tensors
 from edgeexit.transport.pending import Pending, Ticket, Verdict, Window
 from edgeexit.transport.protocol import Clock, OffloadReply, OffloadRequest, Pong
@@ -171,7 +172,7 @@ class Exchange:
             boundary=request.boundary,
             last_stage=self._bundle.stage_count - 1,
             frame=request.frame,
-            budget_left_ms=max(0.0, left_ms) if isfinite(left_ms) else None,
+            budget_left_ms=time_for_gateway(left_ms, request.round_trip_ms) if isfinite(left_ms) else None,
             tensors=tensors,
             cap_bytes=cap_bytes,
         )

@@ -19,7 +19,8 @@ Clock = Callable[[], float]
 class OffloadRequest:
     """One boundary on its way to a gateway.
 
-    Units: budget_left_ms, what is left of the frame's budget when the request is handed over.
+    Units: budget_left_ms, what is left of the frame's budget when the request is handed over; round_trip_ms,
+    what of it the network will take at the least, None where that is not known.
     """
 
     frame: int
@@ -28,6 +29,7 @@ class OffloadRequest:
     codec: str
     tensors: Mapping[str, Tensor]
     budget_left_ms: float
+    round_trip_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

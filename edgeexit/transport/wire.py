@@ -116,7 +116,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     `bundle_digest` is the first half of the manifest's SHA-256. `reply_topic` may be empty: it serves
     brokers without MQTT 5. Stages: a request asks for the stages stage_in … stage_out; a reply's
     stage_out is the exit that answers.
-    Units: budget_left_ms, what was left when the frame was sent, None for no limit; retry_after_ms;
+    Units: budget_left_ms, what is left for the gateway: of the budget when the frame was sent, less the way
+    there and back where the device knows it (devices of before state the whole), None for no limit;
+    retry_after_ms;
     queue_ms and compute_ms, the gateway's own durations, None where there are none.
     """
 

@@ -142,11 +142,11 @@ def test_simulate_takes_round_trips_and_devices_that_share_a_gateway(
     for one, other in zip(near, far, strict=True):
         quick, slow = (row["policies"]["always-offload"]["latency_p50_ms"] for row in (one, other))
         assert slow > quick + 100.0
-    shared = ("--devices", 3, "--workers", 2, "--queue", "earliest-deadline")
+    shared = ("--devices", 3, "--workers", 2, "--queue", "first-come")
     crowd = say("simulate", recorded, *words, *costs, *shared)
     assert crowd.code == 0, crowd.err
     row = json.loads(crowd.out)[0]
-    assert row["fleet"] == "3 on 2, earliest-deadline"
+    assert row["fleet"] == "3 on 2, first-come"
     assert row["frames"] == 3 * 30
     assert row["oracle_own_latencies"] is not None
 

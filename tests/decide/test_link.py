@@ -348,6 +348,18 @@ def test_payload_overtaken_by_a_later_probe_is_given_up() -> None:
     assert world.chance(100.0) > 0.3 * before, "one late reply is one sample, not the end"
 
 
+def test_a_busy_gateway_is_asked_again_with_the_next_frame() -> None:
+    world = Exchange()
+    world.ping()
+    for _ in range(10):
+        world.exchange()
+    for token in range(600, 620):
+        world.link.sent(token, IMAGE, world.now_ms)
+        world.now_ms += 40.0
+        world.link.failed(token, "busy", world.now_ms)
+        assert world.link.forecast(world.now_ms).up
+
+
 def test_refusing_gateway_is_left_alone_longer_each_time() -> None:
     world = Exchange()
     world.ping()
@@ -361,7 +373,7 @@ def test_refusing_gateway_is_left_alone_longer_each_time() -> None:
         waits.append(world.now_ms - since_ms)
         world.link.sent(token, IMAGE, world.now_ms)
         world.now_ms += 40.0
-        world.link.failed(token, "busy", world.now_ms)
+        world.link.failed(token, "unknown_bundle", world.now_ms)
     assert waits[0] == 0.0
     assert waits[2] == pytest.approx(1000.0, abs=60.0)
     assert max(waits) == pytest.approx(10_000.0, abs=60.0)

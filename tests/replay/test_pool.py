@@ -1,55 +1,78 @@
+"""The gateways of a replay: their queue is that of a real gateway."""
+
 from __future__ import annotations
 
 import pytest
 
-from edgeexit.replay.pool import GatewayPool, PoolRequest, QueueOrder
+from edgeexit.replay.pool import GatewayPool, PoolAnswer, PoolRequest, QueueOrder
 from edgeexit.replay.simulator import EventLoop
 
-Served = tuple[str, float, float, bool]
+Ended = tuple[str, float, int | None, str | None, float]
+Arrival = tuple[str, float, float, float]
 
 
 def serve(
-    order: QueueOrder, arrivals: list[tuple[str, float, float, float]], workers: int = 1
-) -> list[Served]:
-    """Name, arrival, service and due time of requests; what became of them in order of completion."""
+    order: QueueOrder, arrivals: list[Arrival], workers: int = 1, known_ms: tuple[float, ...] = ()
+) -> list[Ended]:
+    """Name, arrival, time of both stages and time left of requests; how they ended, in that order.
+
+    Of each: its name, when, the exit that answered, why it was refused, its time in the queue.
+    """
     loop = EventLoop()
-    pool = GatewayPool(workers, order, loop.schedule)
-    served: list[Served] = []
-    for name, at_ms, service_ms, due_ms in arrivals:
+    pool = GatewayPool(workers, order, loop.schedule, known_ms)
+    ended: list[Ended] = []
+    for name, at_ms, service_ms, left_ms in arrivals:
 
-        def note(done_ms: float, queue_ms: float, refused: bool, name: str = name) -> None:
-            served.append((name, done_ms, queue_ms, refused))
+        def note(now_ms: float, answer: PoolAnswer, name: str = name) -> None:
+            refusal = None if answer.refusal is None else answer.refusal.reason
+            ended.append((name, now_ms, answer.exit, refusal, answer.queue_ms))
 
-        loop.schedule(at_ms, pool.arrive, PoolRequest(at_ms, service_ms, due_ms, note))
+        stage_ms = (0.5 * service_ms, 0.5 * service_ms)
+        request = PoolRequest(pool.new_asker(), at_ms, left_ms, 0, stage_ms, note)
+        loop.schedule(at_ms, pool.arrive, request)
     loop.run()
-    return served
+    return ended
 
 
-CROWD = [("a", 0.0, 10.0, 100.0), ("b", 1.0, 10.0, 90.0), ("c", 2.0, 10.0, 25.0)]
+CROWD: list[Arrival] = [("a", 0.0, 10.0, 100.0), ("b", 1.0, 10.0, 89.0), ("c", 2.0, 10.0, 24.0)]
 
 
 def test_first_come_is_first_served() -> None:
     assert serve(QueueOrder.FIRST_COME, CROWD) == [
-        ("a", 10.0, 0.0, False),
-        ("b", 20.0, 9.0, False),
-        ("c", 30.0, 18.0, False),
+        ("a", 10.0, 1, None, 0.0),
+        ("b", 20.0, 1, None, 9.0),
+        ("c", 25.0, 0, None, 18.0),
     ]
 
 
-def test_the_earliest_deadline_can_go_first() -> None:
-    assert [name for name, *_ in serve(QueueOrder.EARLIEST_DEADLINE, CROWD)] == ["a", "c", "b"]
-
-
-def test_what_is_too_late_at_its_turn_is_refused_at_once() -> None:
-    late = [("a", 0.0, 50.0, 100.0), ("b", 1.0, 10.0, 40.0), ("c", 2.0, 10.0, 90.0)]
-    assert serve(QueueOrder.FIRST_COME, late) == [
-        ("a", 50.0, 0.0, False),
-        ("b", 50.0, 49.0, True),
-        ("c", 60.0, 48.0, False),
+def test_the_earliest_deadline_goes_first_between_two_stages() -> None:
+    assert serve(QueueOrder.EARLIEST_DEADLINE, CROWD) == [
+        ("c", 15.0, 1, None, 3.0),
+        ("b", 25.0, 1, None, 14.0),
+        ("a", 30.0, 1, None, 20.0),
     ]
+
+
+def test_what_the_queue_would_make_late_is_refused_on_arrival() -> None:
+    late: list[Arrival] = [("a", 0.0, 50.0, 100.0), ("b", 1.0, 50.0, 130.0), ("c", 2.0, 50.0, 121.0)]
+    assert serve(QueueOrder.FIRST_COME, late, known_ms=(25.0, 25.0)) == [
+        ("c", 2.0, None, "busy", 0.0),
+        ("a", 50.0, 1, None, 0.0),
+        ("b", 100.0, 1, None, 49.0),
+    ]
+
+
+def test_a_slow_request_is_cut_off_at_its_deadline_with_what_it_has_reached() -> None:
+    slow: list[Arrival] = [("a", 0.0, 80.0, 50.0), ("b", 1.0, 10.0, 90.0)]
+    assert serve(QueueOrder.FIRST_COME, slow, known_ms=(5.0, 25.0))[:1] == [("a", 40.0, 0, None, 0.0)]
+
+
+def test_one_without_time_is_met_with_silence() -> None:
+    assert serve(QueueOrder.EARLIEST_DEADLINE, [("a", 0.0, 10.0, 0.0)]) == [("a", 0.0, None, None, 0.0)]
 
 
 def test_workers_serve_side_by_side() -> None:
-    assert [done for _, done, _, _ in serve(QueueOrder.FIRST_COME, CROWD, workers=3)] == [10.0, 11.0, 12.0]
+    done = [at_ms for _, at_ms, *_ in serve(QueueOrder.FIRST_COME, CROWD, workers=3)]
+    assert done == [10.0, 11.0, 12.0]
     with pytest.raises(ValueError, match="worker"):
         serve(QueueOrder.FIRST_COME, CROWD, workers=0)

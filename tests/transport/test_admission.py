@@ -14,6 +14,7 @@ from edgeexit.transport.admission import (
     Refusal,
     Ticket,
     expiry_s,
+    time_for_gateway,
 )
 from edgeexit.transport.status import Status
 
@@ -145,6 +146,16 @@ def test_first_come_is_first_served_where_that_is_wanted() -> None:
     assert first is not None
     assert first.work == 0
     assert not admission.overtaken(first)
+
+
+@given(left_ms=st.floats(-50.0, 1e4), round_trip_ms=st.none() | st.floats(0.0, 1e4))
+def test_a_device_states_what_is_left_for_the_gateway(left_ms: float, round_trip_ms: float | None) -> None:
+    stated_ms = time_for_gateway(left_ms, round_trip_ms)
+    assert 0.0 <= stated_ms <= max(0.0, left_ms)
+    if round_trip_ms is not None and round_trip_ms < left_ms:
+        assert stated_ms == left_ms - round_trip_ms
+    # Whatever is known, a frame with time left is not sent as one without.
+    assert (stated_ms > 0.0) == (left_ms > 0.0)
 
 
 def test_duplicate_is_ignored_until_its_expiry() -> None:

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def test_a_reply_says_what_it_answers_and_what_it_cost(
     assert (reply.gateway, reply.exit, reply.queue_ms, reply.compute_ms) == ("loopback", 3, 0.5, 1.5)
     assert reply.uplink_bytes > reply.downlink_bytes > 0
     assert reply.elapsed_ms >= 0.0
+
+
+def test_a_request_states_the_time_that_is_left_for_the_gateway(bundle: ServedBundle, ask: Ask) -> None:
+    sent: list[bytes] = []
+    exchange = Exchange(bundle, boot_id=secrets.token_bytes(8), clock=lambda: 0.0, window=Window())
+
+    def send(payload: bytes, _: bytes) -> None:
+        sent.append(payload)
+
+    for round_trip_ms in (None, 15.0):
+        request = replace(ask(budget_ms=100.0), round_trip_ms=round_trip_ms)
+        exchange.submit(request, gateway="porch", cap_bytes=wire.FRAME_CAP_BYTES, send=send)
+    assert [wire.decode(payload).header.budget_left_ms for payload in sent] == [100.0, 85.0]
 
 
 def test_out_of_credit_is_refused_and_never_queued(transport: LoopbackTransport, ask: Ask) -> None:
