@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_its_result_has_the_keys_that_others_read(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(decision_quality, "TIMED_FRAMES", 50)
+    # So few frames settle nothing: no row is run longer here.
+    monkeypatch.setattr(decision_quality, "settled", lambda row: True)
     result = decision_quality.measure(arguments(prepared))
     for key in (
         *("scenarios", "mean_gap_closed", "min_gap_closed", "worst_loss_points", "late_network"),
@@ -68,6 +71,23 @@ def test_its_result_has_the_keys_that_others_read(
     boards = {row.board for row in result.scenarios}
     assert boards == {"vit-tiny-pi-4", "vit-tiny-pi-5", "demo-pi-4"}
     assert "packets.up" in capsys.readouterr().out
+
+
+def test_a_row_is_run_longer_where_chance_leaves_its_target_open(prepared: Path) -> None:
+    recording = load_recording(prepared / "recording.safetensors")
+    links, _ = links_of(prepared / "traces", development=False, full=False)
+    rows = standard_grid(boards_of(recording)[:1], links[:1], frames=60)[:1]
+    study = decision_quality.Study(rows, recording, (1,), (2,), FEW_THRESHOLDS)
+    figures = study.row(0)
+    open_yet = replace(figures, gap_points=0.5, gain_points=-0.1, gain_low=-0.3, gain_high=0.1)
+    assert not decision_quality.settled(open_yet)
+    assert decision_quality.settled(replace(open_yet, gain_low=-0.19))
+    assert decision_quality.settled(replace(open_yet, gain_low=-0.5, gain_high=-0.3))
+    wide = replace(figures, gap_points=2.0, gap_closed=0.9, gap_closed_error=0.05)
+    assert not decision_quality.settled(wide)
+    assert not decision_quality.settled(replace(wide, gap_closed=0.8))
+    assert decision_quality.settled(replace(wide, gap_closed_error=0.02))
+    assert figures.seeds in (2, 2 * decision_quality.LONGER)
 
 
 def test_a_missing_recording_says_how_to_make_one(tmp_path: Path) -> None:
