@@ -17,6 +17,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "boundaries.md"
 BEGIN = "<!-- made by python -m benchmarks.boundaries --page -->"
 END = "<!-- until here -->"
 
+# As matplotlib takes it: a name, or red, green and blue from 0 to 1.
+Color = str | tuple[float, float, float]
+
 # Below this nobody would send the payload; the plot would only get flatter.
 LEAST_ACCURACY = 0.8
 
@@ -101,7 +104,7 @@ def plot(result: Published) -> str:
     with drawing("boundaries", rows=1) as made:
         (axes,) = made.axes
 
-        def draw(rows: Sequence[Row], label: str, color: str, marker: str, line: str) -> None:
+        def draw(rows: Sequence[Row], label: str, color: Color, marker: str, line: str) -> None:
             ordered = sorted(rows, key=lambda row: row.mean_bytes)
             axes.plot(
                 [row.mean_bytes for row in ordered],

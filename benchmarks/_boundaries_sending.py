@@ -63,7 +63,7 @@ def lowered(
     boundary = modules.boundary
     packed = run_module(modules.pack.eval(), {TOKENS: tokens})
     whole, sent = specs_of({TOKENS: tokens}), specs_of(packed)
-    halves = []
+    halves: list[PackerModel] = []
     for module, given, takes, gives in (
         (modules.pack, {TOKENS: tokens}, whole, sent),
         (modules.unpack.eval(), packed, sent, whole),
