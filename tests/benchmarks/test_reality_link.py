@@ -115,7 +115,8 @@ def test_a_rate_bounds_a_transfer(namespaces: Namespaces, link: ShapedLink, echo
     assert slow_ms >= 200.0
     assert link.stats().up.bytes > 100_000
     link.begin(Shape(up_mbps=1.0))
-    assert ask(namespaces, echo_port, 100_000)[1] > slow_ms
+    # No more than physics: how long the first one took says how loaded this machine was, too.
+    assert ask(namespaces, echo_port, 100_000)[1] >= 800.0
 
 
 def test_a_trace_is_replayed(
@@ -180,7 +181,10 @@ from benchmarks.reality.shaped_link import ShapedLink
 import subprocess
 try:
     with ProcessorGroup("stand") as group, Namespaces() as made, ShapedLink(made, log=Path(sys.argv[1])):
-        subprocess.Popen(group.words(inside(made.device, ["sleep", "600"])))
+        words = inside(made.device, ["sh", "-c", "echo inside; exec sleep 600 >&-"])
+        # Not standing before the process is where it belongs.
+        within = subprocess.Popen(group.words(words), stdout=subprocess.PIPE, text=True)
+        assert within.stdout.readline() == "inside\\n"
         print("standing", flush=True)
         time.sleep(600)
 except KeyboardInterrupt:
