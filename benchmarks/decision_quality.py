@@ -214,8 +214,8 @@ class Study:
         indices = range(len(self.rows))
         if processes == 1:
             return [self.row(index) for index in indices]
-        # Forked, not spawned: importing everything anew would take as long as a row.
-        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        # Spawned, not forked: who imports this may have threads, whose locks a fork would copy as they stand.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             return list(pool.map(self.row, indices))
 
     def row(self, index: int) -> RowFigures:
