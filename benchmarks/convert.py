@@ -4,10 +4,10 @@
 
 Each cell runs in a process of its own and is kept under build/benchmarks/convert until all are there: a run
 that is cut short, by --seconds too, goes on with the next. --quick takes the three small networks and few
-images, and writes no result. `seconds` and `peak_mb` are of the default conversion (f32 and int8) with nothing
-kept from before, the network built and torch imported; parity is the largest absolute difference of any tensor
-of any stage; `ms` are medians of one thread, all stages together, LiteRT and tflite-runtime each in its own
-process.
+images, and writes no result. `seconds` and `peak_mb` are of the default conversion (f32 and int8) with
+nothing kept from before, the network built and torch imported; parity is the largest absolute difference of
+any tensor of any stage; `ms` are medians of one thread, all stages together, LiteRT and tflite-runtime each
+in its own process.
 
 `int8_speedup` and `int8_worst_loss_points` are of a trained network, the demo's: its checkpoint, on 10,000
 canvases of Fashion-MNIST test items. Targets: worst_f32_parity ≤ 1e-4, int8_speedup ≥ 2,
