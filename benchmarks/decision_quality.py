@@ -74,8 +74,8 @@ class Result:
     """Units: points of the objective; late_network and late_cut, frames; fractions of frames; µs.
 
     `late_cut` counts frames whose budget was cut to less than had already passed; no other cause counts
-    such a frame. `min_gap_closed` is of all rows whose gateway serves as ours do, `min_gap_closed_first_come`
-    of those with one that serves first come, first served; `min_gap_closed_single` of those with one
+    such a frame. `min_gap_closed` is of all rows, `min_gap_closed_first_come` of those whose gateway serves
+    first come, first served, as ours do not; `min_gap_closed_single` of those with one
     device; `min_gap_closed_attainable` of all, where fleets are compared with devices that know no more
     than their own latencies. `longer_rows` counts rows that were run longer than others.
     `late_fraction` counts frames that were late although an answer in time was possible, in rows with
@@ -166,7 +166,7 @@ def measure(asked: argparse.Namespace) -> Result:
             print(f"{each.scenario}: {each.baseline} is {points} ahead; {each.cause}")
     return Result(
         mean_gap_closed=_rounded(np.mean(closed)) if closed else None,
-        min_gap_closed=_least(counted, lambda row: None if _first_come(row) else row.gap_closed),
+        min_gap_closed=_least(counted, lambda row: row.gap_closed),
         min_gap_closed_first_come=_least(counted, lambda row: row.gap_closed if _first_come(row) else None),
         min_gap_closed_single=_least(counted, lambda row: None if row.fleet else row.gap_closed),
         min_gap_closed_attainable=_least(
