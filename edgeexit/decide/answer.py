@@ -57,11 +57,11 @@ class Answer:
     """The one answer of a frame.
 
     Units: captured_ms, the device's monotonic clock; latency_ms, capture to emission; deadline_ms,
-    the latency budget in force at emission; score and quality, fractions; decision_us, one entry for
-    each time that the policy was asked; network_ms, spent on sending and on waiting for replies, None
-    where the device did not tell. `route` names each decision in order, action and reason, also those
-    that an earlier one had made beforehand (its stretch). `cut` says that the budget was seen
-    to be cut to less than had already passed.
+    the latency budget in force at emission, or at the end that the frame had missed before; score and
+    quality, fractions; decision_us, one entry for each time that the policy was asked; network_ms, spent
+    on sending and on waiting for replies, None where the device did not tell. `route` names each decision
+    in order, action and reason, also those that an earlier one had made beforehand (its stretch). `cut`
+    says that the budget was cut to less than had already passed.
     Shapes: output (C,) logits of the exit that answered.
     """
 

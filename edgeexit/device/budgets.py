@@ -117,6 +117,14 @@ class FileBudget:
             raise ConfigError(f"budget file {self._path} was not opened", file=str(self._path))
         return self._value
 
+    def next_change_ms(self, now_ms: float) -> float:
+        """When the file may be looked at again: nothing tells of its changes."""
+        next_ms = self._looked_ms + LOOK_EVERY_MS
+        return next_ms if next_ms > now_ms else now_ms + LOOK_EVERY_MS
+
+    def listen(self, told: Callable[[], None] | None) -> None:
+        """There is nothing to tell: a change is found by asking."""
+
     def _look(self, now_ms: float) -> None:
         self._looked_ms = now_ms
         try:
@@ -161,18 +169,37 @@ class BudgetInForce:
         self._source = source
         self._captured_ms = float("-inf")
         self._stop_by_ms: float | None = None
+        self._told: Callable[[], None] | None = None
 
     def replace(self, source: BudgetSource) -> None:
         """Take budgets from another source from now on."""
+        self._source.listen(None)
         self._source = source
+        source.listen(self._told)
+        self._tell()
 
     def begin(self, captured_ms: float) -> None:
         """Say when the frame in hand was captured."""
         self._captured_ms = captured_ms
 
     def stop_by(self, at_ms: float) -> None:
-        """Let the frame in hand be answered by this time at the latest."""
+        """Let the frame in hand be answered by this time at the latest; safe in a signal handler."""
         self._stop_by_ms = at_ms
+        self._tell()
+
+    def next_change_ms(self, now_ms: float) -> float:
+        """When the source in force changes by itself."""
+        return self._source.next_change_ms(now_ms)
+
+    def listen(self, told: Callable[[], None] | None) -> None:
+        """Call `told` when the source tells, is replaced, or is cut."""
+        self._told = told
+        self._source.listen(told)
+
+    def _tell(self) -> None:
+        told = self._told
+        if told is not None:
+            told()
 
     def budget(self, now_ms: float) -> Budget:
         """The budget in force."""

@@ -3,77 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
-from threading import Condition, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 
+from edgeexit.decide.budget import BudgetSource
 from edgeexit.engine.frame import OpenFrame
-
-# A budget may shrink while a stage runs, and no one tells the timer: it looks again this often.
-# 100 wake-ups a second cost well under one hundredth of a core.
-LOOK_AGAIN_MS = 10.0
-# Between frames the timer goes on looking for so many rounds before it sleeps: waking a sleeping thread
-# at every frame would take the interpreter's lock from the loop just when it begins to compute.
-ROUNDS_BEFORE_SLEEP = 20
 
 
 class DeadlineTimer:
-    """Watches one open frame at a time; never delays an answer, never emits one twice."""
+    """Watches one open frame at a time; never delays an answer, never emits one twice.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Its thread sleeps until the deadline in force, or until the budget may become another one. A frame that
+    is answered is not taken from it: the thread wakes at that frame's time, finds the next one, and sleeps
+    on; so a frame wakes it once at most, and none that is due after another's time.
+    """
+
+    def __init__(self, clock: Callable[[], float], budgets: BudgetSource) -> None:
         self._clock = clock
-        self._condition = Condition()
+        self._budgets = budgets
         self._watched: OpenFrame | None = None
         self._thread: Thread | None = None
+        # Held while the thread sleeps: a plain lock costs a tenth of a condition, and a signal handler may
+        # let go of it at any point.
+        self._sleep = Lock()
         self._wakes_ms = inf
 
     def open(self) -> None:
-        """Start the timer's thread."""
+        """Start the timer's thread, and listen to the budget."""
         self._thread = Thread(target=self._run, name="edgeexit-deadline", daemon=True)
         self._thread.start()
+        self._budgets.listen(self._told)
 
     def watch(self, frame: OpenFrame) -> None:
         """Watch this frame instead of the one before; an answered frame needs no watching."""
-        now_ms = self._clock()
-        due_ms = now_ms + frame.remaining_ms(now_ms)
-        with self._condition:
-            self._watched = frame
-            if due_ms < self._wakes_ms:
-                self._condition.notify()
+        # In this order, so that a change which is told now finds the frame.
+        self._watched = frame
+        if frame.look(self._clock()) < self._wakes_ms:
+            self._wake()
 
     def close(self) -> None:
         """Stop the thread."""
         thread, self._thread = self._thread, None
-        with self._condition:
-            self._watched = None
-            self._condition.notify()
+        self._budgets.listen(None)
+        self._watched = None
+        self._wake()
         if thread is not None:
             thread.join()
 
+    def _told(self) -> None:
+        """The budget has changed, in whatever thread or signal handler this is."""
+        frame = self._watched
+        if frame is not None and frame.answer is None:
+            frame.budget_changed(self._clock())
+            self._wake()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # awake already
+            self._sleep.release()
+
     def _run(self) -> None:
-        idle_rounds = 0
         while self._thread is not None:
-            with self._condition:
-                frame = self._watched
-                due = self._pause_ms(frame, idle_rounds)
-                if due is not None:
-                    self._wait(due)
-            if due is None and frame is not None:
-                frame.close("deadline")
-            idle_rounds = idle_rounds + 1 if frame is None or frame.answer is not None else 0
-
-    def _pause_ms(self, frame: OpenFrame | None, idle_rounds: int) -> float | None:
-        """How long until it must look again; None when the frame is due now."""
-        if frame is None or frame.answer is not None:
-            return LOOK_AGAIN_MS if idle_rounds < ROUNDS_BEFORE_SLEEP else inf
-        remaining_ms = frame.remaining_ms(self._clock())
-        if remaining_ms > 0.0:
-            return min(remaining_ms, LOOK_AGAIN_MS)
-        # Past the deadline with nothing in hand there is nothing to emit; the loop does it first thing.
-        return None if frame.in_hand else LOOK_AGAIN_MS
-
-    def _wait(self, pause_ms: float) -> None:
-        if self._thread is None:
-            return
-        self._wakes_ms = self._clock() + pause_ms
-        self._condition.wait(None if pause_ms == inf else pause_ms / 1000.0)
-        self._wakes_ms = inf
+            # Whoever watches a frame while it is awake wakes it: it may have looked at the one before.
+            self._wakes_ms = inf
+            frame, now_ms = self._watched, self._clock()
+            next_ms = inf if frame is None else frame.look(now_ms)
+            self._wakes_ms = next_ms
+            pause_s = (next_ms - now_ms) / 1000.0
+            self._sleep.acquire(timeout=-1 if pause_s == inf else min(pause_s, TIMEOUT_MAX))

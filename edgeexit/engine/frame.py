@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.decide.answer import Answer, Place
-from edgeexit.decide.budget import BudgetSource
+from edgeexit.decide.budget import BudgetSource, Expiry
 from edgeexit.decide.decision import Decision, Evidence
 from edgeexit.decide.evidence import best
 
@@ -78,14 +78,15 @@ class OpenFrame:
         "_answer",
         "_best",
         "_budgets",
+        "_change_ms",
         "_clock",
-        "_cut",
-        "_due_ms",
         "_emit",
+        "_expiry",
         "_judge",
+        "_latency_ms",
         "_link_up",
         "_lock",
-        "_looked_ms",
+        "_overdue",
         "_unjudged",
         "frame",
         "spent",
@@ -115,9 +116,11 @@ class OpenFrame:
         self._best: Finding | None = None
         self._unjudged: list[tuple[int, NDArray[np.float32]]] = []
         self._answer: Answer | None = None
-        self._cut = False
-        self._due_ms = inf
-        self._looked_ms = frame.captured_ms
+        captured_ms = frame.captured_ms
+        self._latency_ms = budgets.budget(captured_ms).latency_ms
+        self._change_ms = budgets.next_change_ms(captured_ms)
+        self._expiry = Expiry(captured_ms, self._latency_ms)
+        self._overdue = False
 
     @property
     def answer(self) -> Answer | None:
@@ -137,23 +140,57 @@ class OpenFrame:
 
     def remaining_ms(self, now_ms: float) -> float:
         """Time left until the answer must be emitted, by the budget in force now, less the guard."""
-        budget_ms = self._budgets.budget(now_ms).latency_ms
-        guard_ms = min(GUARD_MS, GUARD_FRACTION * budget_ms)
-        due_ms = self.frame.captured_ms + budget_ms
-        if due_ms < self._looked_ms < self._due_ms:
-            # The last look saw time left; by the budget in force now there was none even then.
-            self._cut = True
-        elif due_ms > now_ms:
-            self._cut = False
-        self._due_ms = due_ms
-        self._looked_ms = now_ms
-        return due_ms - guard_ms - now_ms
+        return self._due_ms(self._budgets.budget(now_ms).latency_ms) - now_ms
+
+    def _due_ms(self, latency_ms: float) -> float:
+        return self.frame.captured_ms + latency_ms - min(GUARD_MS, GUARD_FRACTION * latency_ms)
+
+    def look(self, now_ms: float) -> float:
+        """Answer if the deadline has come; when to look again, at the deadline or at a change of budget.
+
+        Past the deadline with nothing in hand, the first that comes in hand is the answer.
+        """
+        with self._lock:
+            self._follow(now_ms)
+            due_ms = self._due_ms(self._latency_ms)
+            self._overdue = due_ms <= now_ms
+        if self._overdue:
+            self.close("deadline")
+        if self._answer is not None:
+            return inf
+        return self._change_ms if self._overdue else min(due_ms, self._change_ms)
+
+    def budget_changed(self, at_ms: float) -> None:
+        """Note when the budget was changed, for the next look; safe in a signal handler."""
+        if at_ms < self._change_ms:
+            self._change_ms = at_ms
+
+    def _follow(self, now_ms: float) -> None:
+        """Follow the budget through its changes until now, the lock being held."""
+        budgets = self._budgets
+        while self._change_ms <= now_ms:
+            at_ms = self._change_ms
+            self._change_ms = budgets.next_change_ms(at_ms)
+            self._becomes(at_ms, budgets.budget(at_ms).latency_ms)
+        self._becomes(now_ms, budgets.budget(now_ms).latency_ms)
+
+    def _deadline_ms(self) -> float:
+        """The budget in force; what it was at the end where the frame was missed before."""
+        missed_ms = self._expiry.at_ms - self.frame.captured_ms
+        return min(self._latency_ms, missed_ms) if self._expiry.over else self._latency_ms
+
+    def _becomes(self, at_ms: float, latency_ms: float) -> None:
+        if latency_ms != self._latency_ms:
+            self._latency_ms = latency_ms
+            self._expiry.change(at_ms, latency_ms)
 
     def hold(self, exit_index: int, output: NDArray[np.float32]) -> None:
         """Count a stage run here and keep what its exit said, judged when asked for. Shapes: output (C,)."""
         with self._lock:
             self.spent.stages_run += 1
             self._unjudged.append((exit_index, output))
+        if self._overdue:
+            self.close("deadline")
 
     def judge_held(self) -> None:
         """Judge what is held."""
@@ -166,6 +203,8 @@ class OpenFrame:
         with self._lock:
             self._weigh_held()
             self._weigh(finding)
+        if self._overdue:
+            self.close("deadline")
 
     def _weigh_held(self) -> None:
         """Weigh what is held, the lock being held too."""
@@ -202,6 +241,7 @@ class OpenFrame:
 
     def _compose(self, finding: Finding, reason: str) -> Answer:
         now_ms = self._clock()
+        self._follow(now_ms)
         evidence, spent = finding.evidence, self.spent
         since_ms = spent.network_since_ms
         return Answer(
@@ -215,7 +255,7 @@ class OpenFrame:
             place=finding.place,
             captured_ms=self.frame.captured_ms,
             latency_ms=now_ms - self.frame.captured_ms,
-            deadline_ms=self._budgets.budget(now_ms).latency_ms,
+            deadline_ms=self._deadline_ms(),
             reason=reason,
             stages_run=spent.stages_run,
             offloads=spent.offloads,
@@ -224,5 +264,5 @@ class OpenFrame:
             decision_us=tuple(spent.decision_us),
             route=tuple([f"{each.action.value}:{each.reason}" for each in spent.route]),
             network_ms=spent.network_ms + (0.0 if since_ms is None else now_ms - since_ms),
-            cut=self._cut,
+            cut=self._expiry.cut,
         )

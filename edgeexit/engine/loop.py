@@ -103,7 +103,7 @@ class Engine:
         self._transport = transport
         self._preprocessing = manifest.preprocessing
         self._input: TensorSpec = manifest.boundaries[0].tensors[0]
-        self._timer = DeadlineTimer(clock)
+        self._timer = DeadlineTimer(clock, budgets)
         # One for all frames: making one costs more than a decision does. A frame that is over may wake
         # the next one's wait, which then only decides once more.
         self._wake = Event()

@@ -14,21 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from edgeexit.decide.budget import Budget, ScheduleBudget
+from edgeexit.decide.budget import Budget, Expiry, ScheduleBudget
 
 # Deadlines that never change have no segments of their own: statistics take blocks of this many frames.
 SEGMENT_FRAMES = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """The last moment at which an answer to a frame counts. Units: at_ms.
-
-    `cut` says that the budget was cut then, to less than had already passed.
-    """
-
-    at_ms: float
-    cut: bool
 
 
 class DeadlineSchedule:
@@ -65,16 +54,12 @@ class DeadlineSchedule:
 
     def expiry(self, captured_ms: float) -> Expiry:
         """The same moment, and whether it is that of a cut which left nothing."""
-        at_ms = due_ms = captured_ms
-        while True:
-            before_ms, due_ms = due_ms, captured_ms + self.latency_ms(at_ms)
-            change_ms = self.next_change_ms(at_ms)
-            if due_ms < at_ms:
-                # A deadline that was over at the moment of the cut had ended by itself.
-                return Expiry(at_ms, before_ms > at_ms)
-            if due_ms < change_ms:
-                return Expiry(due_ms, False)
-            at_ms = change_ms
+        expiry = Expiry(captured_ms, self.latency_ms(captured_ms))
+        change_ms = self.next_change_ms(captured_ms)
+        while change_ms <= expiry.at_ms and not expiry.over:
+            expiry.change(change_ms, self.latency_ms(change_ms))
+            change_ms = self.next_change_ms(change_ms)
+        return expiry
 
     def budget_source(self) -> ScheduleBudget:
         """The same schedule as a budget source for a device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from math import inf
 
 from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
 from edgeexit.decide.learner import FrameClosed, Learner, StageDone
@@ -20,8 +20,6 @@ from edgeexit.replay.world import ATTEMPTS, NO_OPTIONS, World
 WAIT_MS = 10.0
 # A pause of nothing would stop the virtual clock.
 SHORTEST_WAIT_MS = 0.1
-# The deadline timer looks this often for a budget that was changed while a stage ran.
-LOOK_AGAIN_MS = 10.0
 # An idle device asks for probes so often, as the daemon's loop does while it waits for a frame.
 IDLE_LOOK_MS = 100.0
 
@@ -124,7 +122,7 @@ class DeviceRun:
         self._sends = 0
         self._blocked_ms = 0.0
         if self._anytime:
-            self._arm(now_ms, now_ms)
+            self._arm(now_ms)
         self._step(now_ms)
 
     def _close(self, now_ms: float, *, by_timer: bool = False, reason: str = "") -> None:
@@ -272,28 +270,27 @@ class DeviceRun:
 
     # The deadline timer
 
-    def _arm(self, now_ms: float, began_ms: float) -> None:
-        """Plan the timer's next look: the deadline, or its first look after the next change of budget."""
+    def _arm(self, now_ms: float) -> None:
+        """Plan the timer's next look: at the deadline in force, or when the budget changes before it."""
         world = self._world
-        due_ms = now_ms + world.remaining_ms(self._captured_ms, now_ms)
-        change_ms = world.deadlines.next_change_ms(now_ms)
-        if change_ms < due_ms:
-            looks = max(1, ceil((change_ms - began_ms) / LOOK_AGAIN_MS))
-            due_ms = min(due_ms, began_ms + looks * LOOK_AGAIN_MS)
-        self._schedule(max(due_ms, now_ms), self._timer, (self._frame, began_ms))
+        remaining_ms = world.remaining_ms(self._captured_ms, now_ms)
+        look_ms = world.deadlines.next_change_ms(now_ms)
+        if remaining_ms > TOLERANCE_MS:
+            look_ms = min(look_ms, now_ms + remaining_ms)
+        if look_ms < inf:
+            self._schedule(look_ms, self._timer, self._frame)
 
-    def _timer(self, now_ms: float, watched: object) -> None:
-        assert isinstance(watched, tuple)
-        frame, began_ms = watched
+    def _timer(self, now_ms: float, frame: object) -> None:
         if not self._open or frame != self._frame:
             return
-        if self._world.remaining_ms(self._captured_ms, now_ms) > TOLERANCE_MS:
-            self._arm(now_ms, began_ms)
-        elif self._best is not None:
-            self._count_wait(now_ms)
-            self._close(now_ms, by_timer=True)
-            if self._waiting:
-                self._resume(now_ms)
+        if self._best is None or self._world.remaining_ms(self._captured_ms, now_ms) > TOLERANCE_MS:
+            # Past the deadline with nothing in hand, the first that comes in hand is the answer.
+            self._arm(now_ms)
+            return
+        self._count_wait(now_ms)
+        self._close(now_ms, by_timer=True)
+        if self._waiting:
+            self._resume(now_ms)
 
     # Offloads
 

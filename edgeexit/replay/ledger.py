@@ -61,8 +61,10 @@ class Ledger:
         self.exits[frame] = exit_index
         self.remote[frame] = remote
         self.by_timer[frame] = by_timer
-        late_ms = now_ms - world.expiry_ms[frame] - TOLERANCE_MS
-        fate = fate_of(late_ms, network_ms=blocked_ms, cut=world.cut[frame])
+        cut = world.cut[frame]
+        # The last moment still counts, but that of a cut: the budget after it is in force then.
+        late_ms = now_ms - world.expiry_ms[frame] + (TOLERANCE_MS if cut else -TOLERANCE_MS)
+        fate = fate_of(late_ms, network_ms=blocked_ms, cut=cut)
         self.fates[frame] = NUMBER_OF_FATE[fate]
         return budget_ms
 

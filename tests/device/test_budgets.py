@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.decide.budget import Budget, FixedBudget
+from edgeexit.decide.budget import Budget, FixedBudget, LatestBudget, ScheduleBudget
 from edgeexit.device.budgets import (
     LARGEST_BUDGET_BYTES,
     LOOK_EVERY_MS,
@@ -183,3 +183,30 @@ def test_a_device_that_stops_lets_no_frame_live_longer(
     cut_ms = budgets.budget(captured_ms).latency_ms
     assert 0.0 < cut_ms <= latency_ms
     assert captured_ms + cut_ms <= max(stop_ms, captured_ms + 1.0) + 1e-6
+
+
+def test_a_budget_file_asks_for_the_next_look_and_for_no_more(watched: Watched) -> None:
+    watched.latency_ms()
+    assert watched.budget.next_change_ms(watched.now_ms) == watched.now_ms + LOOK_EVERY_MS
+    assert watched.budget.next_change_ms(watched.now_ms + 2.0) == watched.now_ms + LOOK_EVERY_MS
+    long_after_ms = watched.now_ms + 1000.0
+    assert watched.budget.next_change_ms(long_after_ms) > long_after_ms
+
+
+def test_whatever_changes_the_budget_in_force_is_told() -> None:
+    told: list[float] = []
+    first, latest = LatestBudget(Budget(90.0)), LatestBudget(Budget(80.0))
+    budgets = BudgetInForce(first)
+    budgets.listen(lambda: told.append(budgets.budget(0.0).latency_ms))
+    first.set(Budget(85.0))
+    budgets.replace(latest)
+    first.set(Budget(1.0))
+    latest.set(Budget(70.0))
+    budgets.begin(0.0)
+    budgets.stop_by(30.0)
+    assert told == [85.0, 80.0, 70.0, 30.0]
+    budgets.replace(ScheduleBudget([(0.0, Budget(20.0)), (50.0, Budget(10.0))]))
+    assert budgets.next_change_ms(0.0) == 50.0
+    budgets.listen(None)
+    latest.set(Budget(5.0))
+    assert told[4:] == [20.0]

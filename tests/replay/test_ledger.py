@@ -62,7 +62,9 @@ class _ComputesAll:
     """All stages, however long they take."""
 
     name = "computes-all"
-    anytime = True
+
+    def __init__(self, *, anytime: bool = True) -> None:
+        self.anytime = anytime
 
     def decide(self, situation: Situation) -> Decision:
         if situation.stages_done < situation.stage_count:
@@ -101,20 +103,35 @@ def test_an_answer_given_before_the_cut_counts(far: Scenario, recording: Recordi
     assert (outcome.fates == ON_TIME).all()
 
 
-def test_a_cut_that_leaves_time_is_no_excuse_for_waiting(far: Scenario, recording: Recording) -> None:
-    # Two milliseconds are left, and a device looks at its budget every ten.
-    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=127.0), WAITS)
-    late = outcome.fates != ON_TIME
-    assert late.any()
-    assert (outcome.fates[late] == LATE_NETWORK).all()
-    assert outcome.by_timer[late].any()
+@pytest.mark.parametrize("make", [WAITS, COMPUTES], ids=["waiting", "computing"])
+def test_a_cut_that_leaves_time_is_kept_at_once(
+    far: Scenario, recording: Recording, make: ControllerFactory
+) -> None:
+    # Two milliseconds are left, which is no more than the guard.
+    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=127.0), make)
+    assert (outcome.fates == ON_TIME).all()
+    assert outcome.by_timer.all()
+    assert outcome.emitted_ms - outcome.captured_ms == pytest.approx(125.0)
 
 
-def test_a_cut_that_leaves_time_is_no_excuse_for_computing(far: Scenario, recording: Recording) -> None:
-    outcome = run(far, recording, CutInEveryFrame(at_ms=125.0, to_ms=127.0), COMPUTES)
-    late = outcome.fates != ON_TIME
-    assert late.any()
-    assert (outcome.fates[late] == LATE_COMPUTE).all()
+def test_a_cut_that_leaves_time_is_no_excuse_for_a_device_without_a_timer(
+    far: Scenario, recording: Recording
+) -> None:
+    cut = CutInEveryFrame(at_ms=125.0, to_ms=127.0)
+    patient = controller_of(lambda _p, _r: _SendsAndWaits(anytime=False))
+    stubborn = controller_of(lambda _p, _r: _ComputesAll(anytime=False), transport=False)
+    assert (run(far, recording, cut, patient).fates == LATE_NETWORK).all()
+    assert (run(far, recording, cut, stubborn).fates == LATE_COMPUTE).all()
+
+
+def test_a_budget_that_grows_after_a_deadline_without_an_answer_leaves_the_frame_missed(
+    far: Scenario, recording: Recording
+) -> None:
+    # The first exit is there after 49 ms: later than the first deadline, and before the next.
+    grows = CutInEveryFrame(at_ms=40.0, to_ms=120.0, budget_ms=30.0)
+    outcome = run(far, recording, grows, COMPUTES)
+    assert (outcome.fates == LATE_COMPUTE).all()
+    assert (outcome.emitted_ms - outcome.captured_ms <= 120.0).all()
 
 
 def test_waiting_past_a_deadline_that_nobody_cut_is_the_networks_doing(

@@ -243,11 +243,11 @@ def test_policies_see_stages_and_replies_only_when_they_have_ended(
     assert (run.emitted_ms[run.remote] - run.captured_ms[run.remote]).min() > 100.0
 
 
-def test_a_cut_budget_is_kept_within_the_timers_next_look(scenario: Scenario, recording: Recording) -> None:
+def test_a_cut_budget_is_kept_at_once(scenario: Scenario, recording: Recording) -> None:
     cut = replace(scenario, deadlines=ChangedInFrame(200.0, 120.0), frames=400)
     run = simulate(cut, recording, POLICIES["always-offload+"], 1)
     late_ms = run.emitted_ms - run.expiry_ms
-    assert np.nanmax(late_ms) <= 10.0
+    assert np.nanmax(late_ms) <= 1e-6
 
 
 def test_a_fleet_shares_its_gateways(scenario: Scenario, recording: Recording) -> None:
