@@ -65,6 +65,17 @@ class Table:
         places = range(found.start, found.start + 4 * found.count, 4)
         return [_table(self.data, _follow(self.data, place)) for place in places]
 
+    def fields(self) -> list[int]:
+        """The fields that it has, rising."""
+        vtable = self.start - number(self.data, self.start, _I32)
+        end = number(self.data, vtable, _U16)
+        return [field for field in range(4, end - 1, 2) if self._place(field) is not None]
+
+    def reference(self, field: int) -> int | None:
+        """Where that begins which a field refers to; None where the table has no such field."""
+        place = self._place(field)
+        return None if place is None else _within(self.data, _follow(self.data, place))
+
     def _place(self, field: int) -> int | None:
         """Where a field lies; None where the table has none."""
         vtable = self.start - number(self.data, self.start, _I32)
@@ -92,5 +103,9 @@ def _follow(data: memoryview, place: int) -> int:
 
 
 def _table(data: memoryview, start: int) -> Table:
+    return Table(data, _within(data, start))
+
+
+def _within(data: memoryview, start: int) -> int:
     number(data, start, _I32)
-    return Table(data, start)
+    return start

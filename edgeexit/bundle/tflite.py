@@ -25,7 +25,7 @@ MOST_ELEMENTS = 2**26  # of one tensor, as in a manifest
 MOST_ACTIVATIONS = 2**30  # of all tensors that a graph computes; a whole ViT-Base at 224² has 7e7
 _MOST_BYTES = 2**31
 
-_IDENTIFIER = b"TFL3"
+IDENTIFIER = b"TFL3"
 _I8, _U8, _I32, _U32, _U64 = (struct.Struct(f"<{code}") for code in "bBiIQ")
 
 # Operators whose meaning lies outside the file: whatever this machine registered under a name.
@@ -95,7 +95,7 @@ class _Model:
 
     def check(self) -> None:
         data = self._data
-        if bytes(data[4:8]) != _IDENTIFIER:
+        if bytes(data[4:8]) != IDENTIFIER:
             raise Malformed("it is no TFLite file")
         model = root(data)
         kinds = self._operator_kinds(model)

@@ -12,7 +12,7 @@ from edgeexit.bundle.manifest import Manifest, TensorSpec, Variant
 from edgeexit.bundle.store import Bundle
 from edgeexit.errors import RunnerError, ShapeError
 from edgeexit.runner.protocol import LoadedStage, StageOutput, Tensors
-from edgeexit.runner.runtime import TFLITE, Interpreter, Runtime, find_runtime
+from edgeexit.runner.runtime import TFLITE, Graph, Interpreter, Runtime, find_runtime
 
 # What litert-torch and onnx2tf call a lone signature.
 _SIGNATURE = "serving_default"
@@ -28,7 +28,7 @@ class LiteRTStage:
         *,
         stage: int,
         variant: Variant,
-        interpreter: Interpreter,
+        interpreter: Graph,
         inputs: Sequence[tuple[str, int]],
         boundary: Sequence[tuple[str, int]],
         exit_index: int,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 # Raise it when the way of choosing changes: reports of another number are not reused.
-SELECTION_SCHEMA = 1
+SELECTION_SCHEMA = 2
 
 # A report of 64 stages with 16 variants each is about 200 kB.
 _REPORT_CAP_BYTES = 2**20
@@ -54,6 +55,7 @@ class SelectionKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class SelectionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The variants chosen for stages first … stop-1, with what was measured of each.
 
+    `together` says that the stages of one file for all, made here of theirs, answered as they do.
     Units: elapsed_ms, what the examination took; median_ms, (stop - first,) of the chosen variants.
     """
 
@@ -63,6 +65,7 @@ class SelectionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     variants: tuple[VariantReport, ...]
     elapsed_ms: float
     note: str | None = None
+    together: bool = False
 
     def rejected(self) -> tuple[VariantReport, ...]:
         """Those that may not be used here, with their reasons."""
@@ -96,12 +99,17 @@ def read_kept(path: Path) -> bytes:
 
 def write_kept(path: Path, data: bytes) -> bool:
     """Keep measurements, whole or not at all; whether they could be kept."""
+    return write_pieces(path, (data,))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> bool:
+    """Keep a file, whole or not at all; whether it could be kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
+                stream.writelines(pieces)
             Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)

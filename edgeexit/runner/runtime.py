@@ -25,8 +25,24 @@ class _Signature(Protocol):
     def get_output_details(self) -> Mapping[str, Mapping[str, object]]: ...
 
 
-class Interpreter(Protocol):
-    """What is used of a runtime's interpreter."""
+class Graph(Protocol):
+    """A graph that can be run: an interpreter's main one, or one of several."""
+
+    def set_tensor(self, tensor_index: int, value: NDArray[np.generic]) -> None:
+        """Copy a value in."""
+        ...
+
+    def invoke(self) -> None:
+        """Run the graph."""
+        ...
+
+    def get_tensor(self, tensor_index: int) -> NDArray[np.generic]:
+        """Copy a value out."""
+        ...
+
+
+class Interpreter(Graph, Protocol):
+    """What is used of a runtime's interpreter, which is its main graph too."""
 
     def allocate_tensors(self) -> None:
         """Plan and take its memory."""
@@ -42,18 +58,6 @@ class Interpreter(Protocol):
 
     def get_input_details(self) -> list[Mapping[str, object]]:
         """Inputs of the main graph."""
-        ...
-
-    def set_tensor(self, tensor_index: int, value: NDArray[np.generic]) -> None:
-        """Copy a value in."""
-        ...
-
-    def invoke(self) -> None:
-        """Run the graph."""
-        ...
-
-    def get_tensor(self, tensor_index: int) -> NDArray[np.generic]:
-        """Copy a value out."""
         ...
 
 

@@ -38,9 +38,12 @@ from edgeexit.runner.report import (
     write_report,
 )
 from edgeexit.runner.runtime import Runtime
+from edgeexit.runner.together import TOGETHER_FILE, can_be_together, load_together, put_together
 
 # Eight vectors tell a broken kernel from a sound one, and keep a ViT-Tiny under a second on one x86 core.
 VECTORS = 8
+# So many of them tell that one interpreter answers as several: what differs at all differs at once.
+COMPARED = 2
 # Timing goes on until it has taken this long a stage, or this many rounds: stages of microseconds need
 # many, stages of 100 ms have had enough with their golden vectors.
 TIMING_MS = 20.0
@@ -74,8 +77,10 @@ def open_verified(
     Golden inputs run through every loadable variant; outputs are held against the float network's. Where
     the bundle prefers a variant, what loses more is left out. A
     variant named by `prefer` is taken wherever it passes, whatever its speed. A report kept at `cache`
-    for the same bundle, runtimes and machine is believed; otherwise a new one is written there. `provider`
-    is what ONNX Runtime computes with, where the bundle has ONNX variants and it is installed.
+    for the same bundle, runtimes and machine is believed; otherwise a new one is written there. Beside it
+    all stages are kept in one file, as large as theirs, and run by one interpreter where that answers the
+    same. `provider` is what ONNX Runtime computes with, where the bundle has ONNX variants and it is
+    installed.
     Raises: VariantRejected when no variant of a stage passes, RunnerError when none can be loaded,
     MissingExtra, BundleError.
     """
@@ -96,24 +101,42 @@ def open_verified(
         beside=used.beside,
     )
     known = read_report(cache, key) if cache is not None else None
-    if known is not None:
-        reopened = _reopen(bundle, known, used, threads)
+    if cache is not None and known is not None:
+        reopened = _reopen(bundle, known, used, threads, cache.with_name(TOGETHER_FILE))
         if reopened is not None:
             return reopened, known
     selection = _Selection(bundle, used, threads, wanted, prefer, clock)
     begun_ms = clock()
     chosen = selection.choose()
+    loaded = [serving.loaded for serving in chosen]
+    medians_ms = tuple(serving.median_ms for serving in chosen)
+    del chosen  # interpreters may go
+    names = tuple(each.variant.name for each in loaded)
+    variants = [each.variant for each in loaded]
+    together = False
+    if cache is not None and used.tflite is not None and wanted.start == 0 and can_be_together(loaded):
+        together = put_together(
+            bundle,
+            loaded,
+            cache.with_name(TOGETHER_FILE),
+            inputs=selection.first[:COMPARED],
+            runtime=used.tflite,
+            threads=threads,
+        )
+        if not together:
+            loaded = [used.load(bundle, k, variant, threads=threads) for k, variant in enumerate(variants)]
     report = SelectionReport(
         key=key,
-        chosen=tuple(serving.loaded.variant.name for serving in chosen),
-        median_ms=tuple(serving.median_ms for serving in chosen),
+        chosen=names,
+        median_ms=medians_ms,
         variants=tuple(selection.reports),
         elapsed_ms=clock() - begun_ms,
         note=selection.note,
+        together=together,
     )
     if cache is not None:
         write_report(cache, report)
-    return LiteRTRunner.of_loaded(bundle, [serving.loaded for serving in chosen], threads=threads), report
+    return LiteRTRunner.of_loaded(bundle, loaded, threads=threads), report
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +243,7 @@ class _Selection:
         self.reports: list[VariantReport] = []
         self.won: list[str] = []
         self.note: str | None = None
+        self.first: list[Tensors] = []
 
     def choose(self) -> list[_Serving]:
         """The chosen variant of every wanted stage. Raises: VariantRejected, RunnerError, BundleError."""
@@ -227,17 +251,16 @@ class _Selection:
         spread = np.linspace(0, golden.count - 1, min(VECTORS, golden.count))
         rows = [int(row) for row in spread.round()]
         inputs: list[Tensors] = [golden.sample(row) for row in rows]
-        first = inputs
         won: list[_Won] = []
         for stage in range(self._wanted.stop):
             if stage == self._wanted.start:
-                first = inputs
+                self.first = inputs
             winner, inputs = self._stage(stage, inputs, golden.outputs[stage][rows])
             if stage in self._wanted:
                 won.append(winner)
                 self.won.append(winner.chosen.loaded.variant.name)
         if not all(each.exact_too for each in won):
-            failed = self._chain([each.chosen for each in won], first, golden, rows)
+            failed = self._chain([each.chosen for each in won], self.first, golden, rows)
             if failed is not None:
                 self.note = (
                     f"exit {failed} is wrong when the fastest variants feed each other: the most exact serve"
@@ -376,13 +399,18 @@ def _check_wanted(bundle: Bundle, wanted: range, prefer: str | None) -> None:
         )
 
 
-def _reopen(bundle: Bundle, known: SelectionReport, runtimes: Runtimes, threads: int) -> LiteRTRunner | None:
+def _reopen(
+    bundle: Bundle, known: SelectionReport, runtimes: Runtimes, threads: int, together: Path
+) -> LiteRTRunner | None:
     """A runner of what was chosen before; None where that cannot be loaded any more."""
-    loaded: list[LoadedStage] = []
     try:
-        for stage, name in enumerate(known.chosen, start=known.key.first):
-            variant = find_variant(bundle.manifest, stage, name)
-            loaded.append(runtimes.load(bundle, stage, variant, threads=threads))
+        chosen = list(enumerate(known.chosen, start=known.key.first))
+        variants = [find_variant(bundle.manifest, stage, name) for stage, name in chosen]
+        if known.together and runtimes.tflite is not None:
+            loaded = load_together(bundle, variants, together, runtime=runtimes.tflite, threads=threads)
+        else:
+            stages = zip(range(known.key.first, known.key.stop), variants, strict=True)
+            loaded = [runtimes.load(bundle, stage, variant, threads=threads) for stage, variant in stages]
     except (RunnerError, ShapeError):
         return None
     return LiteRTRunner.of_loaded(bundle, loaded, threads=threads)
