@@ -157,6 +157,10 @@ class IdleLink:
         """Never asked for. Raises: LinkDown."""
         raise LinkDown("nothing was to be sent")
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        """Never asked for."""
+        return 0
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         """A probe whose answer is still to come."""
         return Future()

@@ -23,7 +23,8 @@ EdgeExitError              what went wrong, why, and how to fix it
 │  ├─ NoCredit             in_flight, in_flight_bytes: the window is full
 │  ├─ OffloadTimeout       also a TimeoutError; deadline_ms, waited_ms
 │  ├─ WireError            malformed, oversized, or another wire version
-│  └─ GatewayRefused       reason, retry_after_ms: busy, unknown_bundle, too_late, …
+│  ├─ GatewayRefused       reason, retry_after_ms: busy, unknown_bundle, too_late, …
+│  └─ OffloadCancelled     nobody waited for its reply any more, and the request was taken back
 ├─ BrokerError             host, port: no broker, or one that refuses us
 ├─ DeviceError             a source, sink or board profile that cannot be used
 ├─ KeyFileError            file: a key file that cannot be read, unlocked or written
@@ -283,12 +284,36 @@ class WireError(OffloadError):
 
 
 class GatewayRefused(OffloadError):
-    """A gateway answered that it will not run this request."""
+    """A gateway answered that it will not run this request.
 
-    def __init__(self, *, reason: str, retry_after_ms: float | None = None) -> None:
+    Units: queue_ms and compute_ms, what it spent there before, None where the gateway does not say.
+    """
+
+    def __init__(
+        self,
+        *,
+        reason: str,
+        retry_after_ms: float | None = None,
+        queue_ms: float | None = None,
+        compute_ms: float | None = None,
+    ) -> None:
         super().__init__("gateway refused", why=reason)
         self.reason = reason
         self.retry_after_ms = retry_after_ms
+        self.queue_ms = queue_ms
+        self.compute_ms = compute_ms
+
+
+class OffloadCancelled(OffloadError):
+    """A request was taken back: by the gateway that had it, or before it had left.
+
+    Units: queue_ms and compute_ms, what it spent at the gateway before, None where it never left.
+    """
+
+    def __init__(self, *, queue_ms: float | None = None, compute_ms: float | None = None) -> None:
+        super().__init__("offload ended", why="cancelled")
+        self.queue_ms = queue_ms
+        self.compute_ms = compute_ms
 
 
 class BrokerError(EdgeExitError):

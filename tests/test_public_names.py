@@ -39,6 +39,7 @@ ERRORS = {
     "IntegrityError",
     "KeyFileError",
     "LinkDown",
+    "OffloadCancelled",
     "LoweringError",
     "ManifestError",
     "MissingExtra",

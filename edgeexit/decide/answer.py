@@ -50,6 +50,8 @@ class OffloadOutcome(str, Enum):
     """Its reply came after the frame was answered by its deadline."""
     FAILED = "failed"
     """No reply: refused, disconnected, timed out, corrupted."""
+    CANCELLED = "cancelled"
+    """No reply: the frame was answered before, and the gateway let go of the request, or it never left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ class Drop:
 class OffloadRecord:
     """One offload, recorded when its end is known.
 
-    Units: elapsed_ms, submit to end; queue_ms and compute_ms of the gateway, None without a reply.
+    Units: uplink_bytes, all that was sent for it, a cancel too; later_bytes, of those, what its frame's
+    Answer could not count yet, below 0 for a payload that it counted and that never left; elapsed_ms,
+    submit to end; queue_ms and compute_ms of the gateway, None without a reply.
     """
 
     frame: int
@@ -127,6 +131,7 @@ class OffloadRecord:
     queue_ms: float | None = None
     compute_ms: float | None = None
     gateway: str | None = None
+    later_bytes: int = 0
 
 
 Record = Answer | Drop | OffloadRecord

@@ -17,7 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from math import inf, isfinite, log
 
-from edgeexit.decide.decision import OffloadOption
+from edgeexit.decide.cancelling import worth_cancelling
+from edgeexit.decide.decision import InFlight, OffloadOption
 from edgeexit.decide.goodput import Goodput
 from edgeexit.decide.offload_forecast import OffloadForecast
 from edgeexit.decide.probing import ProbeSchedule
@@ -53,12 +54,12 @@ IN_FLIGHT_CAP = 64
 REFUSALS = frozenset(
     {
         *("malformed", "unknown_bundle", "too_late", "digest_mismatch", "too_large"),
-        *("unsupported_version", "busy", "failed", "draining"),
+        *("unsupported_version", "busy", "failed", "draining", "cancelled"),
     }
 )
-# Of those, what says nothing of the next request: it came too late, or behind others; how long a busy gateway
-# wants to be left alone it says itself, and the transport obeys.
-OF_ONE_REQUEST = frozenset({"too_late", "busy"})
+# Of those, what says nothing of the next request: it came too late, or behind others, or the device took it
+# back; how long a busy gateway wants to be left alone it says itself, and the transport obeys.
+OF_ONE_REQUEST = frozenset({"too_late", "busy", "cancelled"})
 
 
 @dataclass(slots=True)
@@ -182,15 +183,31 @@ class LinkEstimator:
             self._downlink_ms += DOWNLINK_GAIN * (0.5 * extra_ms - self._downlink_ms)
         self._learn(exchange, network_ms, now_ms)
 
-    def failed(self, token: int, reason: str, now_ms: float) -> None:
-        """Learn that no output will come; a reason of `REFUSALS` came back from a gateway."""
+    def failed(
+        self,
+        token: int,
+        reason: str,
+        now_ms: float,
+        *,
+        queue_ms: float | None = None,
+        compute_ms: float | None = None,
+    ) -> None:
+        """Learn that no output will come; a reason of `REFUSALS` came back from a gateway.
+
+        Units: queue_ms and compute_ms, what the request had cost there by then, None where the gateway does
+        not say. What was "cancelled" without them never left: nothing is learnt of it.
+        """
         exchange = self._in_flight.pop(token, None)
-        if reason == "cancelled":
+        if reason == "cancelled" and queue_ms is None:
             return
         if reason in REFUSALS:
             self._alive(now_ms)
-            if exchange is not None and 0.0 < now_ms - exchange.sent_ms < LONGEST_MS:
-                self._learn(exchange, now_ms - exchange.sent_ms, now_ms)
+            elapsed_ms = 0.0 if exchange is None else now_ms - exchange.sent_ms
+            if exchange is not None and 0.0 < elapsed_ms < LONGEST_MS:
+                queue_ms = min(max(0.0, queue_ms or 0.0), elapsed_ms)
+                compute_ms = min(max(0.0, compute_ms or 0.0), elapsed_ms)
+                self._server.waited(queue_ms, now_ms)
+                self._learn(exchange, max(0.1, elapsed_ms - queue_ms - compute_ms), now_ms)
             if reason not in OF_ONE_REQUEST:
                 self._refusals += 1
                 if self._refusals >= REFUSALS_TO_HOLD:
@@ -201,6 +218,22 @@ class LinkEstimator:
             self._goodput.window(idle=exchange.idle).add(inf)
             self._learnt_ms = now_ms
         self._count_failure(now_ms)
+
+    def worth_cancelling(
+        self, in_flight: InFlight, now_ms: float, *, cancel_bytes: int, byte_price: float
+    ) -> bool:
+        """Whether the gateway should be told that nobody waits for this reply any more."""
+        compute_ms = self._server.compute_ms(in_flight.option.boundary)
+        if compute_ms is None:
+            return False
+        return worth_cancelling(
+            self.forecast(now_ms),
+            in_flight,
+            round_trip_ms=self._rtt_ms,
+            compute_ms=compute_ms,
+            cancel_ms=cancel_bytes * self._goodput.ms_per_byte if self._goodput.measured else 0.0,
+            cancel_price=cancel_bytes * byte_price,
+        )
 
     def pinged(self, uplink_bytes: int, elapsed_ms: float, now_ms: float) -> None:
         """Learn from a probe that came back."""

@@ -82,6 +82,15 @@ class ServerTimes:
         times.append(compute_ms)
         self._now = ServiceTimes(_tenths(self._queue), {**self._now.compute_ms, boundary: _tenths(times)})
 
+    def waited(self, queue_ms: float, now_ms: float) -> None:
+        """Learn that a request without a reply had waited for so long: a queue of less it does not tell."""
+        if queue_ms > self.at(now_ms).queue_ms[1]:
+            if now_ms - self._seen_ms > QUEUE_FRESH_MS:
+                self._queue.clear()
+            self._seen_ms = now_ms
+            self._queue.append(queue_ms)
+            self._now = ServiceTimes(_tenths(self._queue), self._now.compute_ms)
+
 
 def _tenths(values: deque[float]) -> Tenths:
     ordered = sorted(values)

@@ -127,6 +127,15 @@ class Journey:
         budget_bytes = self._parts.budgets.budget(now_ms).uplink_bytes
         return None if budget_bytes is None else budget_bytes - self._frame.spent.uplink_bytes
 
+    def take_back(self) -> None:
+        """Once the frame is answered: no gateway need go on with it, if telling it so is worth the bytes."""
+        parts, flight = self._parts, self._flight
+        if parts.offloads is None or flight is None or flight.landed:
+            return
+        now_ms, spending = parts.clock(), parts.spending
+        bytes_left = self.bytes_left(now_ms)
+        spending.sent(parts.offloads.take_back(flight, now_ms, spending.byte_price(now_ms), bytes_left))
+
     def boundaries(self) -> dict[int, Tensors]:
         """What could be sent of this frame: its input, and the boundary of the last stage that ran."""
         return {0: self._input, self._stages_done: self._boundary}

@@ -182,6 +182,7 @@ class Engine:
         if self._audits is not None and self._audits.picks(answer):
             self._audits.keep(answer, journey.boundaries(), journey.bytes_left(parts.clock()))
         self._catch_up()
+        journey.take_back()
         return answer
 
     def _link_up(self) -> bool | None:

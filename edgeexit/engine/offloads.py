@@ -20,23 +20,30 @@ from edgeexit.decide.decision import Evidence, InFlight, LinkForecast, OffloadOp
 from edgeexit.decide.learner import Failed, Observation, Pinged, Replied, Sent
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.engine.frame import Finding, OpenFrame
-from edgeexit.errors import EdgeExitError, OffloadError, RunnerError
+from edgeexit.errors import EdgeExitError, GatewayRefused, OffloadCancelled, OffloadError, RunnerError
 from edgeexit.runner.packing import Packers
 from edgeexit.runner.protocol import Tensor
 from edgeexit.transport.codecs import abilities_for, packer_ability
+from edgeexit.transport.frames import CANCEL_BYTES
 from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong, Transport
 from edgeexit.transport.storage import abilities
 
 Tell = Callable[[Observation, float], None]
 """Where a policy that learns is told what was observed, and when (ms)."""
 
+# How a request ends that was taken back.
+CANCELLED = "cancelled"
 # Weight of the newest encode time; encoding is a copy, so its time hardly moves.
 ENCODE_WEIGHT = 0.2
 
 
 @dataclass(slots=True)
 class Flight:
-    """One payload on its way. Units: sent_ms and landed_ms on the device's clock."""
+    """One payload on its way, and what was sent to take it back.
+
+    Units: sent_ms and landed_ms on the device's clock; queue_ms and compute_ms, of a gateway that gave no
+    reply, None where it did not say.
+    """
 
     token: int
     frame: OpenFrame
@@ -45,6 +52,10 @@ class Flight:
     landed_ms: float | None = None
     reply: OffloadReply | None = None
     failure: str | None = None
+    end: Future[OffloadReply] | None = None
+    cancel_bytes: int = 0
+    queue_ms: float | None = None
+    compute_ms: float | None = None
 
     @property
     def landed(self) -> bool:
@@ -213,8 +224,21 @@ class Offloads:
         self._tell(Sent(number, option, sent_ms - frame.frame.captured_ms), sent_ms)
         self._remember_encode_ms(option, self._clock() - sent_ms)
         self._unsettled.append(flight)
+        flight.end = future
         future.add_done_callback(lambda done: self._land(flight, done))
         return flight
+
+    def take_back(self, flight: Flight, now_ms: float, byte_price: float, bytes_left: int | None) -> int:
+        """Let a gateway know that a frame is answered, where that is worth its bytes; what was sent.
+
+        Units: byte_price, quality that a byte must buy; bytes_left, what the frame's budget still pays for.
+        """
+        flying = in_flight(flight, now_ms)
+        if flying is None or flight.end is None or (bytes_left is not None and bytes_left < CANCEL_BYTES):
+            return 0
+        if self._link.worth_cancelling(flying, now_ms, cancel_bytes=CANCEL_BYTES, byte_price=byte_price):
+            flight.cancel_bytes = self._transport.withdraw(flight.end)
+        return flight.cancel_bytes
 
     def probe_if_due(self, now_ms: float) -> None:
         """Send a probe when the estimator asks for one and none is under way."""
@@ -244,6 +268,8 @@ class Offloads:
             finding = self._finding(reply)
         except (OffloadError, CancelledError) as error:
             flight.failure = error.why or error.what if isinstance(error, EdgeExitError) else "cancelled"
+            if isinstance(error, (GatewayRefused, OffloadCancelled)):
+                flight.queue_ms, flight.compute_ms = error.queue_ms, error.compute_ms
         else:
             flight.reply = reply
             flight.frame.offer(finding)
@@ -273,7 +299,8 @@ class Offloads:
         number, option, reply = flight.frame.frame.number, flight.option, flight.reply
         if reply is None:
             reason = flight.failure or "unknown"
-            self._link.failed(flight.token, reason, landed_ms)
+            queue_ms, compute_ms = flight.queue_ms, flight.compute_ms
+            self._link.failed(flight.token, reason, landed_ms, queue_ms=queue_ms, compute_ms=compute_ms)
             self._tell(Failed(number, option, landed_ms - flight.sent_ms, reason), landed_ms)
             return
         self._link.replied(
@@ -336,7 +363,14 @@ def _record(flight: Flight) -> OffloadRecord | None:
     answer, reply = flight.frame.answer, flight.reply
     if flight.landed_ms is None:
         return None
-    if reply is None:
+    payload_bytes = reply.uplink_bytes if reply is not None else flight.option.payload_bytes
+    later_bytes = flight.cancel_bytes
+    if reply is None and flight.failure == CANCELLED:
+        outcome, reason = OffloadOutcome.CANCELLED, CANCELLED
+        if flight.queue_ms is None:
+            # It never left: what its frame's answer counted was not sent.
+            later_bytes, payload_bytes = -payload_bytes, 0
+    elif reply is None:
         outcome, reason = OffloadOutcome.FAILED, flight.failure or "unknown"
     elif answer is None:
         return None
@@ -354,11 +388,12 @@ def _record(flight: Flight) -> OffloadRecord | None:
         frame=flight.frame.frame.number,
         boundary=flight.option.boundary,
         codec=flight.option.codec,
-        uplink_bytes=reply.uplink_bytes if reply is not None else flight.option.payload_bytes,
+        uplink_bytes=payload_bytes + flight.cancel_bytes,
         outcome=outcome,
         reason=reason,
         elapsed_ms=flight.landed_ms - flight.sent_ms,
         queue_ms=None if reply is None else reply.queue_ms,
         compute_ms=None if reply is None else reply.compute_ms,
         gateway=None if reply is None else reply.gateway,
+        later_bytes=later_bytes,
     )

@@ -42,11 +42,35 @@ class Ends:
         except Exception as error:  # noqa: BLE001 - a way back that breaks must not take the gateway along
             self._log.error("way_back", {"error": repr(error)})
 
-    def refuse(self, frame: Frame, refusal: Refusal, reply: Reply) -> None:
+    def refuse(
+        self,
+        frame: Frame,
+        refusal: Refusal,
+        reply: Reply,
+        *,
+        queue_ms: float | None = None,
+        compute_ms: float | None = None,
+    ) -> None:
         """Answer a request with a status."""
         self._log.info(f"refused_{refusal.reason}", {"frame": frame.header.frame})
-        data = frames.refusal_of(frame.header, refusal.status, retry_after_ms=refusal.retry_after_ms)
+        data = frames.refusal_of(
+            frame.header,
+            refusal.status,
+            retry_after_ms=refusal.retry_after_ms,
+            queue_ms=queue_ms,
+            compute_ms=compute_ms,
+        )
         self.end(refusal.reason, reply, data)
+
+    def refuse_taken(self, ticket: Ticket[Request], refusal: Refusal) -> None:
+        """Answer a request that was let in before, and say what it has cost since."""
+        request = ticket.work
+        queue_ms = max(0.0, self._clock() - ticket.arrived_ms - request.compute_ms)
+        self.refuse(request.frame, refusal, request.reply, queue_ms=queue_ms, compute_ms=request.compute_ms)
+
+    def withdrawn(self, ticket: Ticket[Request]) -> None:
+        """End a request that its device has taken back."""
+        self.refuse_taken(ticket, Refusal(Status.CANCELLED))
 
     def answer(self, ticket: Ticket[Request]) -> bool:
         """Answer a request with the deepest exit that it has reached; whether it has reached any."""
@@ -66,15 +90,10 @@ class Ends:
         return True
 
     def turn_away(self, lapsed: Iterable[Lapsed[Request]]) -> None:
-        """End requests whose time ran out: by what they have reached, else by a word that is still of use."""
+        """End requests whose time ran out: by what they have reached, else by the word for it."""
         for entry in lapsed:
-            request = entry.ticket.work
-            if self.answer(entry.ticket):
-                continue
-            if entry.refusal is None:
-                self.end("expired", request.reply, None)
-            else:
-                self.refuse(request.frame, entry.refusal, request.reply)
+            if not self.answer(entry.ticket):
+                self.refuse_taken(entry.ticket, entry.refusal)
 
     def refuse_unread(self, error: WireError, correlation: bytes | None, reply: Reply) -> None:
         """Answer something that is no frame, if it says what it is about."""

@@ -70,7 +70,10 @@ class GatewayService:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How often each end was met: `answered`, `ping`, a refusal's reason, or why there was no reply."""
+        """How often each end was met: `answered`, `ping`, a refusal's reason, or why there was no reply.
+
+        `cancel` counts messages that take a request back, `cancelled` requests that ended by one.
+        """
         return self._ends.counts
 
     def open(self) -> None:
@@ -110,6 +113,10 @@ class GatewayService:
             return
         if frame.header.kind is Kind.PING:
             self._ends.end("ping", reply, frames.pong_to(frame.header))
+            return
+        if frame.header.kind is Kind.CANCEL:
+            self._withdraw(frame, asker)
+            self._ends.end("cancel", reply, None)
             return
         if frame.header.kind is not Kind.REQUEST:
             self._ends.end("no_request", reply, None)
@@ -169,6 +176,12 @@ class GatewayService:
             self._ends.refuse(request.frame, verdict.refusal, request.reply)
         elif not verdict.admitted:
             self._ends.end(verdict.reason, request.reply, None)
+
+    def _withdraw(self, frame: Frame, asker: str) -> None:
+        """Let go of a request that nobody waits for any more; of an `asker`'s own, and of nobody else's."""
+        ticket = self._line.withdraw(frame.header.request_id + asker.encode())
+        if ticket is not None:
+            self._ends.withdrawn(ticket)
 
     def _bundle_advert(self, loaded: LoadedBundle) -> BundleAdvert:
         digest = loaded.bundle.digest

@@ -2,8 +2,8 @@
 
 Requests are served one at a time on each worker. Bundles are lowered for one image (a batch of 1), so that
 there is nothing to batch; several workers, and several gateways, are how more of them are served. Between
-two stages a worker looks whether somebody who waits is in more of a hurry: exits are where a request can be
-put aside.
+two stages a worker looks whether somebody who waits is in more of a hurry, and whether the request is still
+wanted: exits are where it can be put aside.
 """
 
 from __future__ import annotations
@@ -67,14 +67,23 @@ class Line:
         with self._changed:
             return self._admission.overtaken(ticket)
 
-    def done(self, ticket: Ticket[Request], rest: Ticket[Request] | None = None) -> None:
-        """A request has been served, or stands in line again with the rest of what it asks."""
+    def done(self, ticket: Ticket[Request], rest: Ticket[Request] | None = None) -> bool:
+        """A request has been served, or stands in line again with the rest of it; whether it does."""
         with self._changed:
+            stands = False
             if rest is None:
                 self._admission.done(ticket)
             else:
-                self._admission.put_back(rest)
+                stands = self._admission.put_back(rest)
             self._changed.notify_all()
+            return stands
+
+    def withdraw(self, key: bytes) -> Ticket[Request] | None:
+        """Take a request back; what waited and does no longer. What is being served stops by itself."""
+        with self._changed:
+            ticket = self._admission.withdraw(key)
+            self._changed.notify_all()
+            return ticket
 
     def drain(self, limit_s: float) -> tuple[Lapsed[Request], ...]:
         """Let nobody else in and wait until all are served; who still waits after that long is given back."""
@@ -128,7 +137,9 @@ class Worker:
             self._log.error("worker", {"error": repr(error)})
             self._ends.refuse(ticket.work.frame, Refusal(Status.FAILED), ticket.work.reply)
         finally:
-            self._line.done(ticket, rest)
+            stands = self._line.done(ticket, rest)
+            if rest is not None and not stands:
+                self._ends.withdrawn(rest)
 
     def _serve(self, ticket: Ticket[Request]) -> Ticket[Request] | None:
         """Run one request and reply; what is left of it where it makes way for another."""
@@ -155,8 +166,7 @@ class Worker:
         if served.paused:
             return self._rest(reached, served.stage, now_ms)
         if not self._ends.answer(reached):
-            refusal = Refusal(Status.TOO_LATE) if now_ms < ticket.deadline_ms else None
-            self._ends.turn_away((Lapsed(ticket, refusal),))
+            self._ends.turn_away((Lapsed(ticket, Refusal(Status.TOO_LATE)),))
         return None
 
     def _rest(self, ticket: Ticket[Request], stage: int, now_ms: float) -> Ticket[Request]:

@@ -115,10 +115,11 @@ def contenders() -> dict[str, ControllerFactory]:
     """All policies by name; published ones also with the anytime floor, as `name+fallback`."""
     made: dict[str, ControllerFactory] = {}
     for name, contender in _CONTENDERS.items():
-        made[name] = controller_of(contender.make, transport=contender.transport)
+        # The others as in their papers, which know of no cancelling.
+        made[name] = controller_of(contender.make, transport=contender.transport, cancels=name == OWN)
         if contender.published:
             made[f"{name}+fallback"] = controller_of(
-                _with_fallback(contender.make), transport=contender.transport
+                _with_fallback(contender.make), transport=contender.transport, cancels=False
             )
     return made
 

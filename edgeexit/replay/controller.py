@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeexit.decide.decision import ComputeForecast, LinkForecast, OffloadOption, Policy
+from edgeexit.decide.decision import ComputeForecast, InFlight, LinkForecast, OffloadOption, Policy
 from edgeexit.decide.drift import AuditTerms
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.link import LinkEstimator
@@ -54,8 +54,22 @@ class OffloadEstimator(Protocol):
         """Learn from a reply, in time or late."""
         ...
 
-    def failed(self, token: int, reason: str, now_ms: float) -> None:
-        """Learn that no reply will come."""
+    def failed(
+        self,
+        token: int,
+        reason: str,
+        now_ms: float,
+        *,
+        queue_ms: float | None = None,
+        compute_ms: float | None = None,
+    ) -> None:
+        """Learn that no reply will come, and what the request had cost a gateway that says so."""
+        ...
+
+    def worth_cancelling(
+        self, in_flight: InFlight, now_ms: float, *, cancel_bytes: int, byte_price: float
+    ) -> bool:
+        """Whether the gateway should be told that nobody waits for this reply any more."""
         ...
 
     def pinged(self, uplink_bytes: int, elapsed_ms: float, now_ms: float) -> None:
@@ -79,20 +93,24 @@ class OffloadEstimator(Protocol):
 class Controller:
     """One device's mind for one run; made anew for every run, because it learns.
 
-    `link` is None for a device without a transport; with `audits`, early answers are audited.
+    `link` is None for a device without a transport; with `audits`, early answers are audited; one that
+    `cancels` takes requests back once their frames are answered.
     """
 
     policy: Policy
     latency: ComputeEstimator
     link: OffloadEstimator | None
     audits: AuditTerms | None = None
+    cancels: bool = True
 
 
 ControllerFactory = Callable[[CostProfile, Recording], Controller]
 PolicyFactory = Callable[[CostProfile, Recording], Policy]
 
 
-def controller_of(policy: PolicyFactory, *, transport: bool = True) -> ControllerFactory:
+def controller_of(
+    policy: PolicyFactory, *, transport: bool = True, cancels: bool = True
+) -> ControllerFactory:
     """A factory for a policy with the estimators that the device uses.
 
     The policy is made anew for every run, from the costs and from the recording's calibrations.
@@ -103,6 +121,7 @@ def controller_of(policy: PolicyFactory, *, transport: bool = True) -> Controlle
             policy=policy(profile, recording),
             latency=LatencyModel(profile.stage_ms),
             link=LinkEstimator() if transport else None,
+            cancels=cancels,
         )
 
     return make

@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from edgeexit.decide.decision import LinkForecast, OffloadOption
+from edgeexit.decide.decision import InFlight, LinkForecast, OffloadOption
 from edgeexit.decide.learner import Failed, Learner, Observation, Pinged, Replied, Sent
 from edgeexit.replay.controller import OffloadEstimator
 from edgeexit.replay.outages import Outage, OutageKind
 from edgeexit.replay.pool import GatewayPool, PoolAnswer, PoolRequest, Schedule
 from edgeexit.replay.world import ATTEMPTS, World
-from edgeexit.transport.admission import time_for_gateway
+from edgeexit.transport.admission import Refusal, time_for_gateway
+from edgeexit.transport.frames import CANCEL_BYTES
+from edgeexit.transport.status import Status
 
 # The transport's own bounds, which a replay must share: how long after its deadline a reply is still
 # waited for, how long a ping is, how many requests hold a place until reply or deadline, and after how
@@ -24,14 +26,17 @@ ADVERT_FRESH_MS = 3000.0
 NEXT_ADVERT_MS = 500.0
 # A whole reply of ten class scores on the wire.
 REPLY_BYTES = 256
+# How a flight ends that was taken back.
+CANCELLED = "cancelled"
 
 
 class Flight:
     """One payload on its way.
 
     Units: due_ms, when its answer stops being worth anything; handed_ms, when it was encoded and handed
-    to the network; queue_ms and service_ms, of the gateway, once served.
-    `exit` is the one that answered, None before.
+    to the network; one_way_ms, its time through the network; queue_ms and service_ms, of the gateway, once
+    served.
+    `exit` is the one that answered, None before. `request` is what gateways with a queue have of it.
     """
 
     __slots__ = (
@@ -39,8 +44,10 @@ class Flight:
         "exit",
         "frame",
         "handed_ms",
+        "one_way_ms",
         "option",
         "queue_ms",
+        "request",
         "sent_ms",
         "service_ms",
         "token",
@@ -55,6 +62,8 @@ class Flight:
         self.handed_ms = sent_ms + option.encode_ms
         self.queue_ms = 0.0
         self.service_ms = 0.0
+        self.one_way_ms = 0.0
+        self.request: PoolRequest | None = None
         self.exit: int | None = None
 
 
@@ -145,22 +154,55 @@ class DeviceLink:
         self._used_ms = handed_ms
         give_up_ms = max(now_ms, due_ms) + LATE_MS
         left_ms = self._uplink.transfer(handed_ms, option.payload_bytes + self._envelope_bytes)
-        arrived_ms = inf if left_ms is None else left_ms + rtt_ms / 2.0
+        flight.one_way_ms = one_way_ms = rtt_ms / 2.0
+        arrived_ms = inf if left_ms is None else left_ms + one_way_ms
         if arrived_ms >= give_up_ms or world.gateway_gaps.end_of(arrived_ms) is not None:
             self._schedule(give_up_ms, self._timed_out, flight)
             return flight
         factor = world.service_factor[frame]
-        answered = self._when_answered(flight, rtt_ms / 2.0, give_up_ms)
+        answered = self._when_answered(flight, one_way_ms, give_up_ms)
+        first = option.boundary
+        stage_ms = [factor * each for each in world.scenario.profile.gateway_stage_ms[first:]]
+        left_ms = time_for_gateway(due_ms - handed_ms, estimator.rtt_ms)
+        flight.request = PoolRequest(self._asker, arrived_ms, left_ms, first, stage_ms, answered)
         if self._pool is None:
-            service_ms = world.remote_ms[option.boundary] * factor
+            service_ms = world.remote_ms[first] * factor
             answered(arrived_ms + service_ms, PoolAnswer(compute_ms=service_ms, exit=world.last_exit))
         else:
-            first = option.boundary
-            stage_ms = [factor * each for each in world.scenario.profile.gateway_stage_ms[first:]]
-            left_ms = time_for_gateway(due_ms - handed_ms, estimator.rtt_ms)
-            request = PoolRequest(self._asker, arrived_ms, left_ms, first, stage_ms, answered)
-            self._schedule(arrived_ms, self._pool.arrive, request)
+            self._schedule(arrived_ms, self._pool.arrive, flight.request)
         return flight
+
+    def take_back(self, now_ms: float, flight: Flight, byte_price: float) -> int:
+        """Send a cancel after a payload whose frame is answered, if that is worth it; its bytes.
+
+        Payloads that have not left the board are not dropped: a replayed transport holds none back.
+        """
+        estimator = self._estimator
+        if estimator is None or not self.up or flight.token not in self._in_flight:
+            return 0
+        flying = InFlight(flight.option, now_ms - flight.sent_ms)
+        if not estimator.worth_cancelling(flying, now_ms, cancel_bytes=CANCEL_BYTES, byte_price=byte_price):
+            return 0
+        left_ms = self._uplink.transfer(now_ms, CANCEL_BYTES + self._envelope_bytes)
+        if left_ms is not None and flight.request is not None:
+            arrived_ms = left_ms + flight.one_way_ms
+            if self._world.gateway_gaps.end_of(arrived_ms) is None:
+                self._schedule(arrived_ms, self._cancel_arrived, flight.request)
+        return CANCEL_BYTES
+
+    def _cancel_arrived(self, now_ms: float, request: object) -> None:
+        """A gateway lets go of a request: at once where it waits, after its stage where it runs."""
+        assert isinstance(request, PoolRequest)
+        if self._pool is not None:
+            self._pool.withdraw(now_ms, request)
+            return
+        end_ms = request.arrived_ms
+        for stage_ms in request.stage_ms[:-1]:
+            end_ms += stage_ms
+            request.done += 1
+            if end_ms >= now_ms:
+                request.ended(end_ms, request.refused(end_ms, Refusal(Status.CANCELLED)))
+                return
 
     def tell(self, now_ms: float, result_bytes: int) -> None:
         """Send something that nobody replies to; it takes its place before later payloads."""
@@ -183,7 +225,8 @@ class DeviceLink:
                 estimator.replied(flight.token, took_ms, queue_ms, service_ms, REPLY_BYTES, landed_ms)
                 seen = Replied(flight.frame, flight.option, took_ms, queue_ms, service_ms, REPLY_BYTES)
             else:
-                estimator.failed(flight.token, failure, landed_ms)
+                queue_ms, service_ms = flight.queue_ms, flight.service_ms
+                estimator.failed(flight.token, failure, landed_ms, queue_ms=queue_ms, compute_ms=service_ms)
                 waited_ms = landed_ms - flight.sent_ms
                 seen = Failed(flight.frame, flight.option, waited_ms, failure)
             if self._learner is not None:
@@ -236,8 +279,7 @@ class DeviceLink:
             gap_end_ms = self._world.link_gaps.end_of(back_ms)
             if gap_end_ms is not None:
                 back_ms = gap_end_ms + one_way_ms
-            silent = answer.exit is None and answer.refusal is None
-            if silent or back_ms >= give_up_ms:
+            if back_ms >= give_up_ms:
                 self._schedule(give_up_ms, self._timed_out, flight)
             elif answer.refusal is None:
                 self._schedule(back_ms, self._replied, flight)

@@ -58,8 +58,8 @@ class RunFigures:
     `dropped` counts frames by reason, `answers` by place and exit, `late_by` late answers by their fate
     as far as it is known. Fractions are of all frames;
     correct_by_deadline_fraction counts only frames whose truth is known, and is None without any.
-    Units: uplink_bytes, of all frames' payloads; latency_ms, capture to answer; decision_us_p50, one
-    decision, None where it was not measured.
+    Units: uplink_bytes, of all frames' payloads and of what took them back; latency_ms, capture to answer;
+    decision_us_p50, one decision, None where it was not measured.
     """
 
     frames: int
@@ -78,17 +78,22 @@ class RunFigures:
 
 @dataclass(frozen=True, slots=True)
 class RunRows:
-    """All frames of one run in order of capture, and how its offloads ended."""
+    """All frames of one run in order of capture, and how its offloads ended.
+
+    Units: later_bytes, what was sent for frames after their answer counted its bytes, less what never left.
+    """
 
     name: str
     rows: tuple[FrameRow, ...]
     offloads: OffloadCount = field(default_factory=OffloadCount)
+    later_bytes: int = 0
 
 
 def rows_of_records(name: str, records: Iterable[Record], truth: Mapping[str, float]) -> RunRows:
     """Rows of what a device wrote. `truth` is the class number or value by source; others are unknown."""
     rows: list[FrameRow] = []
     count = OffloadCount()
+    later_bytes = 0
     for record in records:
         if isinstance(record, Answer):
             rows.append(_answered(record, truth.get(record.source)))
@@ -96,16 +101,19 @@ def rows_of_records(name: str, records: Iterable[Record], truth: Mapping[str, fl
             rows.append(FrameRow(record.captured_ms, None, None, None, None, None, dropped=record.reason))
         elif isinstance(record, OffloadRecord):
             count.sent += 1
+            later_bytes += record.later_bytes
             if record.outcome is OffloadOutcome.USED:
                 count.used += 1
             elif record.outcome is OffloadOutcome.UNUSED:
                 count.unused += 1
             elif record.outcome is OffloadOutcome.LATE:
                 count.late += 1
+            elif record.outcome is OffloadOutcome.CANCELLED:
+                count.cancelled += 1
             else:
                 count.failed += 1
     rows.sort(key=lambda row: row.captured_ms)
-    return RunRows(name, tuple(rows), count)
+    return RunRows(name, tuple(rows), count, later_bytes)
 
 
 def rows_of_outcome(outcome: Outcome) -> RunRows:
@@ -162,7 +170,7 @@ def figures(run: RunRows) -> RunFigures:
         correct_by_deadline_fraction=correct_by_deadline(rows),
         answers={place: dict(sorted(by_exit.items())) for place, by_exit in answers.items()},
         offloads=run.offloads,
-        uplink_bytes=sum(row.uplink_bytes for row in rows),
+        uplink_bytes=sum(row.uplink_bytes for row in rows) + run.later_bytes,
         latency_ms=_percentiles(latency_ms),
         decision_us_p50=float(np.median(decision_us)) if decision_us else None,
         late_by=late_by,

@@ -10,7 +10,7 @@ from edgeexit.decide.learner import FrameClosed, Learner, StageDone
 from edgeexit.decide.spending import Spending
 from edgeexit.replay.audits import ReplayedAudits
 from edgeexit.replay.controller import Controller
-from edgeexit.replay.device_link import REPLY_BYTES, DeviceLink, Flight
+from edgeexit.replay.device_link import CANCELLED, REPLY_BYTES, DeviceLink, Flight
 from edgeexit.replay.ledger import TOLERANCE_MS, Ledger
 from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.pool import GatewayPool, Schedule
@@ -45,6 +45,7 @@ class DeviceRun:
         self._latency = controller.latency
         self._learner = controller.policy if isinstance(controller.policy, Learner) else None
         self._link = DeviceLink(world, controller.link, self._learner, schedule, pool, self._ended)
+        self._cancels = controller.cancels
         self._audits: ReplayedAudits | None = None
         if controller.audits is not None:
             self._audits = ReplayedAudits(controller.audits, world, self._link, self._learner)
@@ -158,6 +159,7 @@ class DeviceRun:
         self._link.idle(now_ms)
         if self._audits is not None:
             self._audits.look(now_ms)
+        self._take_back(now_ms)
         frame, self._slot = self._slot, None
         if frame is not None:
             self._start(now_ms, frame)
@@ -313,13 +315,24 @@ class DeviceRun:
         ledger.offloads.sent += 1
         return now_ms + option.encode_ms
 
+    def _take_back(self, now_ms: float) -> None:
+        """Let the gateway know that the frame is answered, as the engine does after each."""
+        flight = self._flight
+        if flight is None or not self._cancels:
+            return
+        cancel_bytes = self._link.take_back(now_ms, flight, self._spending.byte_price(now_ms))
+        self._spending.sent(cancel_bytes)
+        self._ledger.uplink_bytes[flight.frame] += cancel_bytes
+
     def _ended(self, now_ms: float, flight: Flight, failure: str | None) -> None:
         """A flight has ended: a reply closes its frame, and whatever it was wakes a loop that waits."""
         if self._audits is not None and self._audits.ended(flight, failure):
             return
         if self._flight is flight:
             self._flight = None
-        if failure is not None:
+        if failure == CANCELLED:
+            self._ledger.offloads.cancelled += 1
+        elif failure is not None:
             self._ledger.offloads.failed += 1
         else:
             self._replied(now_ms, flight)

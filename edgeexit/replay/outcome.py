@@ -25,13 +25,14 @@ FATE_OF_NUMBER = {number: fate for fate, number in NUMBER_OF_FATE.items()}
 
 @dataclass(slots=True)
 class OffloadCount:
-    """How the offloads of a run ended; used, unused, late and failed sum to sent."""
+    """How the offloads of a run ended; used, unused, late, failed and cancelled sum to sent."""
 
     sent: int = 0
     used: int = 0
     unused: int = 0
     late: int = 0
     failed: int = 0
+    cancelled: int = 0
     probes: int = 0
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 
 from edgeexit.transport.admission import Admission, Lapsed, Refusal, Ticket, ends_in_time
 from edgeexit.transport.service_times import ServiceTimes
+from edgeexit.transport.status import Status
 
 # Requests that may wait, as a gateway is configured unless it says otherwise.
 QUEUE_LIMIT = 32
@@ -52,7 +53,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class PoolAnswer:
-    """How a request ended: with the answer of an exit, with a refusal, or, where both are None, with silence.
+    """How a request ended: with the answer of an exit, or with a refusal.
 
     Units: queue_ms and compute_ms, as a reply tells them.
     """
@@ -68,7 +69,8 @@ class PoolRequest:
     """One request at the gateways.
 
     `first` is the stage that it begins with, `done` counts those it has behind it. `ended` is called once,
-    with the time. Shapes: stage_ms (K - first,), what its stages will take.
+    with the time. `key` is how the gateways call it, None before they have it.
+    Shapes: stage_ms (K - first,), what its stages will take.
     Units: arrived_ms; left_ms, what the device said was left of its budget.
     """
 
@@ -79,12 +81,19 @@ class PoolRequest:
     stage_ms: Sequence[float]
     ended: Callable[[float, PoolAnswer], None]
     done: int = 0
+    key: bytes | None = None
 
     def answer(self, now_ms: float) -> PoolAnswer:
         """The deepest answer that it has reached."""
+        return PoolAnswer(self.first + self.done - 1, None, *self._cost_ms(now_ms))
+
+    def refused(self, now_ms: float, refusal: Refusal) -> PoolAnswer:
+        """A refusal after it was let in, with what it has cost since."""
+        return PoolAnswer(None, refusal, *self._cost_ms(now_ms))
+
+    def _cost_ms(self, now_ms: float) -> tuple[float, float]:
         compute_ms = sum(self.stage_ms[: self.done])
-        queue_ms = max(0.0, now_ms - self.arrived_ms - compute_ms)
-        return PoolAnswer(self.first + self.done - 1, None, queue_ms, compute_ms)
+        return max(0.0, now_ms - self.arrived_ms - compute_ms), compute_ms
 
 
 class GatewayPool:
@@ -121,8 +130,9 @@ class GatewayPool:
         """Take a request in at its time of arrival, or refuse it."""
         assert isinstance(request, PoolRequest)
         self._serial += 1
+        request.key = self._serial.to_bytes(8, "big")
         ticket = Ticket(
-            self._serial.to_bytes(8, "big"),
+            request.key,
             request.asker,
             now_ms,
             now_ms + request.left_ms,
@@ -134,6 +144,13 @@ class GatewayPool:
             self._serve(now_ms)
         else:
             request.ended(now_ms, PoolAnswer(refusal=verdict.refusal))
+
+    def withdraw(self, now_ms: float, request: object) -> None:
+        """Let go of a request at the time at which its device's cancel arrives."""
+        assert isinstance(request, PoolRequest)
+        waited = None if request.key is None else self._admission.withdraw(request.key)
+        if waited is not None:
+            request.ended(now_ms, request.refused(now_ms, Refusal(Status.CANCELLED)))
 
     def _expected_ms(self, request: PoolRequest, left_ms: float, now_ms: float) -> tuple[float, float]:
         first, stop = request.first + request.done, request.first + len(request.stage_ms)
@@ -164,7 +181,9 @@ class GatewayPool:
             left_ms = max(0.0, ticket.deadline_ms - now_ms)
             first_ms, all_ms = self._expected_ms(request, left_ms, now_ms)
             if self._admission.overtaken(ticket):
-                self._admission.put_back(replace(ticket, first_exit_ms=first_ms, service_ms=all_ms))
+                rest = replace(ticket, first_exit_ms=first_ms, service_ms=all_ms)
+                if not self._admission.put_back(rest):
+                    request.ended(now_ms, request.refused(now_ms, Refusal(Status.CANCELLED)))
                 self._free += 1
                 self._serve(now_ms)
                 return
@@ -179,5 +198,5 @@ class GatewayPool:
 
 def _lapse(now_ms: float, lapsed: Lapsed[PoolRequest]) -> None:
     request = lapsed.ticket.work
-    answer = request.answer(now_ms) if request.done else PoolAnswer(refusal=lapsed.refusal)
+    answer = request.answer(now_ms) if request.done else request.refused(now_ms, lapsed.refusal)
     request.ended(now_ms, answer)

@@ -112,7 +112,8 @@ def _tiles(own: RunFigures) -> list[Tile]:
         Tile(
             "answered by a gateway",
             _percent(remote / own.frames if own.frames else 0.0),
-            f"{own.offloads.sent} sent, {own.offloads.used} used",
+            f"{own.offloads.sent} sent, {own.offloads.used} used"
+            + (f", {own.offloads.cancelled} taken back" if own.offloads.cancelled else ""),
         )
     )
     if own.latency_ms is not None:

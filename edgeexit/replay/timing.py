@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgeexit.decide.decision import ComputeForecast, Decision, LinkForecast, OffloadOption, Policy, Situation
+from edgeexit.decide.decision import (
+    ComputeForecast,
+    Decision,
+    InFlight,
+    LinkForecast,
+    OffloadOption,
+    Policy,
+    Situation,
+)
 from edgeexit.decide.learner import Learner, Observation
 from edgeexit.replay.controller import (
     ComputeEstimator,
@@ -38,7 +46,7 @@ def timed(factory: ControllerFactory, costs: Costs, clock: Clock) -> ControllerF
         if isinstance(inner.policy, Learner):
             policy = _TimedLearner(inner.policy, inner.policy, watch)
         link = None if inner.link is None else _TimedLink(inner.link, watch)
-        return Controller(policy, _TimedCompute(inner.latency, watch), link)
+        return Controller(policy, _TimedCompute(inner.latency, watch), link, cancels=inner.cancels)
 
     return make
 
@@ -138,10 +146,25 @@ class _TimedLink:
         self._inner.replied(token, elapsed_ms, queue_ms, compute_ms, downlink_bytes, now_ms)
         self._watch.update_took(began_s)
 
-    def failed(self, token: int, reason: str, now_ms: float) -> None:
+    def failed(
+        self,
+        token: int,
+        reason: str,
+        now_ms: float,
+        *,
+        queue_ms: float | None = None,
+        compute_ms: float | None = None,
+    ) -> None:
         began_s = self._watch.clock()
-        self._inner.failed(token, reason, now_ms)
+        self._inner.failed(token, reason, now_ms, queue_ms=queue_ms, compute_ms=compute_ms)
         self._watch.update_took(began_s)
+
+    def worth_cancelling(
+        self, in_flight: InFlight, now_ms: float, *, cancel_bytes: int, byte_price: float
+    ) -> bool:
+        return self._inner.worth_cancelling(
+            in_flight, now_ms, cancel_bytes=cancel_bytes, byte_price=byte_price
+        )
 
     def pinged(self, uplink_bytes: int, elapsed_ms: float, now_ms: float) -> None:
         began_s = self._watch.clock()

@@ -1,8 +1,9 @@
 """Which requests are taken, which are refused and with which word: pure, given the time.
 
 A request is checked twice against what is left of its budget: on arrival, with the wait that the queue
-in front of it promises, and again when a worker is free. A refusal is only sent while the device can
-still use it; when nothing of the budget is left, there is no reply at all.
+in front of it promises, and again when a worker is free. Who comes too late is told so, however late: the
+device then knows that the gateway is there, which silence would make it doubt. Its device may take a
+request back: one that waits leaves the queue, one that runs stops after the stage that it is in.
 The earliest deadline goes first, also before what is being served: between two stages a worker looks
 whether somebody is in more of a hurry, and puts its own request back. Gateways and replays of gateways
 keep the same queue.
@@ -79,7 +80,7 @@ class Ticket(Generic[Work]):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a request on arrival; not admitted and no refusal means no reply at all."""
+    """What becomes of a request on arrival; a duplicate is neither admitted nor refused: it gets no reply."""
 
     admitted: bool
     reason: str
@@ -88,10 +89,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Lapsed(Generic[Work]):
-    """A queued request whose time ran out; `refusal` is None when nothing of its budget is left."""
+    """A queued request that is not served, and the word for why."""
 
     ticket: Ticket[Work]
-    refusal: Refusal | None
+    refusal: Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ class Admission(Generic[Work]):
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Ticket[Work]]] = []
         self._running: dict[bytes, tuple[Ticket[Work], float]] = {}  # key → it, and when it should be done
+        self._withdrawn: set[bytes] = set()  # of those
         self._remembered: OrderedDict[bytes, float] = OrderedDict()  # key → when it may be forgotten
         self._draining = False
 
@@ -154,8 +156,6 @@ class Admission(Generic[Work]):
         if not self._first_sight(ticket, now_ms):
             return Verdict(False, "duplicate")
         left_ms = ticket.deadline_ms - now_ms
-        if left_ms <= 0.0:
-            return Verdict(False, "expired")
         if self._draining:
             return self._refused(Refusal(Status.DRAINING))
         if left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
@@ -177,9 +177,7 @@ class Admission(Generic[Work]):
         while self._queue:
             ticket = heapq.heappop(self._queue)[2]
             left_ms = ticket.deadline_ms - now_ms
-            if left_ms <= 0.0:
-                lapsed.append(Lapsed(ticket, None))
-            elif left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
+            if left_ms < ticket.first_exit_ms + REPLY_GUARD_MS:
                 lapsed.append(Lapsed(ticket, Refusal(Status.TOO_LATE)))
             else:
                 self._running[ticket.key] = (ticket, now_ms + ticket.service_ms)
@@ -189,16 +187,39 @@ class Admission(Generic[Work]):
     def done(self, ticket: Ticket[Work]) -> None:
         """A taken request is finished, however it ended."""
         self._running.pop(ticket.key, None)
+        self._withdrawn.discard(ticket.key)
 
     def overtaken(self, ticket: Ticket[Work]) -> bool:
-        """Whether a request that waits is in more of a hurry than this one, which is between two stages."""
+        """Whether a request that is between two stages makes way: for one in more of a hurry, or for good."""
         queue = self._queue
-        return bool(queue) and not self._first_come and queue[0][0] < ticket.deadline_ms
+        hurried = bool(queue) and not self._first_come and queue[0][0] < ticket.deadline_ms
+        return hurried or ticket.key in self._withdrawn
 
-    def put_back(self, ticket: Ticket[Work]) -> None:
-        """Let a taken request, with what is left of it to do, wait again: it was let in before."""
-        self._running.pop(ticket.key, None)
-        self._push(ticket)
+    def put_back(self, ticket: Ticket[Work]) -> bool:
+        """Let a taken request, with what is left of it to do, wait again: it was let in before.
+
+        False where it was withdrawn: then it is done with.
+        """
+        withdrawn = ticket.key in self._withdrawn
+        self.done(ticket)
+        if not withdrawn:
+            self._push(ticket)
+        return not withdrawn
+
+    def withdraw(self, key: bytes) -> Ticket[Work] | None:
+        """Take a request back: what waited and does no longer.
+
+        None where it is being served, which `overtaken` and `put_back` will tell, and where there is no such
+        request: it may be answered already, or never have come.
+        """
+        for place, (_, _, ticket) in enumerate(self._queue):
+            if ticket.key == key:
+                del self._queue[place]
+                heapq.heapify(self._queue)
+                return ticket
+        if key in self._running:
+            self._withdrawn.add(key)
+        return None
 
     def drain(self) -> None:
         """Turn new requests away from now on; what is queued is still served."""
@@ -229,8 +250,8 @@ class Admission(Generic[Work]):
         free_ms = [0.0] * (self._workers - len(self._running))
         for ticket, end_ms in self._running.values():
             busy_ms = max(0.0, end_ms - now_ms)
-            # What is less urgent makes way after the stage that it is in.
-            makes_way = self._urgency(ticket) > urgency
+            # What is less urgent, or withdrawn, makes way after the stage that it is in.
+            makes_way = self._urgency(ticket) > urgency or ticket.key in self._withdrawn
             free_ms.append(min(busy_ms, ticket.first_exit_ms) if makes_way else busy_ms)
         heapq.heapify(free_ms)
         ahead = sorted((*entry[:2], entry[2].service_ms) for entry in self._queue if entry[0] <= urgency)

@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from enum import Enum
 from math import isfinite
 
-from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, WireError
+from edgeexit.errors import (
+    GatewayRefused,
+    LinkDown,
+    NoCredit,
+    OffloadCancelled,
+    OffloadError,
+    WireError,
+)
 from edgeexit.transport import frames, wire
 from edgeexit.transport.admission import time_for_gateway
 from edgeexit.transport.codecs import codec_name, encode_tensors
 from edgeexit.transport.pending import Pending, Ticket, Verdict, Window
 from edgeexit.transport.protocol import Clock, OffloadReply, OffloadRequest, Pong
 from edgeexit.transport.status import Status
-from edgeexit.transport.wire import Frame, Kind
+from edgeexit.transport.wire import Frame, Header, Kind
 
 BOOT_ID_BYTES = 8
 
@@ -42,16 +49,18 @@ class ServedBundle:
 class Counters:
     """What came in, for reports; a snapshot.
 
-    `late` replies came after their deadline and still completed their future. The others completed
-    nothing: `malformed` are no frames of ours, `corrupt` answer a request with something that is no
-    output, `mismatched` speak of another bundle, `duplicate` answer twice, `expired` come after all
-    waiting was over, `unknown` and `foreign` answer what was never asked, here or by this start.
+    `late` replies came after their deadline and still completed their future; `cancelled` requests ended
+    because they were taken back. The others completed nothing: `malformed` are no frames of ours, `corrupt`
+    answer a request with something that is no output, `mismatched` speak of another bundle, `duplicate`
+    answer twice, `expired` come after all waiting was over, `unknown` and `foreign` answer what was never
+    asked, here or by this start.
     """
 
     sent: int = 0
     answered: int = 0
     late: int = 0
     refused: int = 0
+    cancelled: int = 0
     malformed: int = 0
     corrupt: int = 0
     mismatched: int = 0
@@ -131,6 +140,7 @@ class Exchange:
             answered=counted["answered"],
             late=counted["late"],
             refused=counted["refused"],
+            cancelled=counted["cancelled"],
             malformed=counted["malformed"],
             corrupt=counted["corrupt"],
             mismatched=counted["mismatched"],
@@ -183,10 +193,36 @@ class Exchange:
         try:
             send(payload, key)
         except BaseException:
-            self._requests.withdraw(key)
+            self._requests.forget(key)
             raise
         self._count("sent")
         return future
+
+    def withdraw(
+        self,
+        reply: Future[OffloadReply],
+        *,
+        drop: Callable[[bytes], bool],
+        send: Callable[[Asked, bytes], None],
+    ) -> int:
+        """Take a request back: unsent by `drop`, which is given its id, else by a cancel handed to `send`.
+
+        The bytes of that cancel; 0 where none was sent. The window's place is free once the end is known.
+        """
+        ticket = self._requests.ticket_of(reply)
+        if ticket is None:
+            return 0
+        if drop(ticket.key):
+            self._count("cancelled")
+            self._requests.fail(ticket.key, OffloadCancelled())
+            return 0
+        asked = ticket.context
+        payload = frames.cancel(ticket.key, bundle_digest=asked.digest, boundary=asked.boundary)
+        try:
+            send(asked, payload)
+        except OffloadError:
+            return 0
+        return len(payload)
 
     def ping(
         self,
@@ -211,7 +247,7 @@ class Exchange:
         try:
             send(payload, key)
         except BaseException:
-            self._pings.withdraw(key)
+            self._pings.forget(key)
             raise
         return future
 
@@ -276,11 +312,8 @@ class Exchange:
         now_ms = self._clock()
         elapsed_ms = now_ms - ticket.sent_ms
         if header.status is not Status.OK:
-            reason = header.status.reason
-            refusal = GatewayRefused(
-                reason="refused" if reason is None else reason.value, retry_after_ms=header.retry_after_ms
-            )
-            self._count("refused")
+            refusal = _refusal(header)
+            self._count("cancelled" if header.status is Status.CANCELLED else "refused")
             outcome = Outcome(
                 Fate.REFUSED,
                 asked.gateway,
@@ -339,3 +372,17 @@ class Exchange:
     def _count(self, name: str) -> None:
         with self._lock:
             self._counted[name] += 1
+
+
+def _refusal(header: Header) -> OffloadError:
+    """What a reply without an output says, as an error."""
+    queue_ms, compute_ms = header.queue_ms, header.compute_ms
+    if header.status is Status.CANCELLED:
+        return OffloadCancelled(queue_ms=queue_ms or 0.0, compute_ms=compute_ms or 0.0)
+    reason = header.status.reason
+    return GatewayRefused(
+        reason="refused" if reason is None else reason.value,
+        retry_after_ms=header.retry_after_ms,
+        queue_ms=queue_ms,
+        compute_ms=compute_ms,
+    )

@@ -1,4 +1,4 @@
-"""The frames that programs exchange: request, reply, refusal, ping and pong."""
+"""The frames that programs exchange: request, reply, refusal, cancel, ping and pong."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ FILLING = "filling"
 
 # Stands in a refusal to a request that could not be read far enough to know its bundle.
 UNKNOWN_DIGEST = bytes(wire.DIGEST_BYTES)
+
+# The size of every cancel: policies must know it before there is one.
+CANCEL_BYTES = 80
 
 
 def digest_bytes(bundle_digest: str) -> bytes:
@@ -76,8 +79,22 @@ def reply_to(
     return wire.encode(header, [WireTensor.of(OUTPUT, output.astype(np.float32, copy=False))])
 
 
-def refusal_of(asked: Header, status: Status, *, retry_after_ms: float | None = None) -> bytes:
-    """Answer a request with a status and nothing else."""
+def cancel(request_id: bytes, *, bundle_digest: bytes, boundary: int) -> bytes:
+    """Take a request back: nobody waits for its reply any more."""
+    return wire.encode(
+        Header(kind=Kind.CANCEL, request_id=request_id, bundle_digest=bundle_digest, stage_in=boundary)
+    )
+
+
+def refusal_of(
+    asked: Header,
+    status: Status,
+    *,
+    retry_after_ms: float | None = None,
+    queue_ms: float | None = None,
+    compute_ms: float | None = None,
+) -> bytes:
+    """Answer a request with a status, and with what it had cost by then where that is known."""
     return wire.encode(
         Header(
             kind=Kind.REPLY,
@@ -88,6 +105,8 @@ def refusal_of(asked: Header, status: Status, *, retry_after_ms: float | None = 
             frame=asked.frame,
             status=status,
             retry_after_ms=retry_after_ms,
+            queue_ms=queue_ms,
+            compute_ms=compute_ms,
         )
     )
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 from edgeexit.errors import LinkDown
 from edgeexit.transport import frames, wire
-from edgeexit.transport.exchange import BOOT_ID_BYTES, Counters, Exchange, ServedBundle
+from edgeexit.transport.exchange import BOOT_ID_BYTES, Asked, Counters, Exchange, ServedBundle
 from edgeexit.transport.pending import Window
 from edgeexit.transport.protocol import Clock, LinkStatus, OffloadReply, OffloadRequest, Pong
 from edgeexit.transport.status import Status
@@ -76,6 +76,8 @@ class LoopbackTransport:
         )
         self._changed = threading.Condition()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+        # Ids of requests on their way or waiting for the one that is being served.
+        self._waiting: set[bytes] = set()
         self._order = itertools.count()
         self._link_up = False
         self._closing = False
@@ -108,6 +110,7 @@ class LoopbackTransport:
         with self._changed:
             self._link_up = False
             self._due.clear()
+            self._waiting.clear()
         self._exchange.fail_all(lambda: LinkDown(why))
 
     def mend(self) -> None:
@@ -131,6 +134,10 @@ class LoopbackTransport:
         return self._exchange.submit(
             request, gateway=GATEWAY, cap_bytes=wire.FRAME_CAP_BYTES, send=self._send
         )
+
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        """Take a request back: it is not served any more, unless that has begun; what was sent in bytes."""
+        return self._exchange.withdraw(reply, drop=lambda _: False, send=self._tell)
 
     def probe(self, payload_bytes: int) -> Future[Pong]:
         """Send a ping of about this size. Raises: LinkDown."""
@@ -164,12 +171,27 @@ class LoopbackTransport:
     def _send(self, payload: bytes, key: bytes) -> None:
         self._require_link()
         if not self._lost():
+            self._waiting.add(key)
             self._later(self._conditions.up_ms, lambda: self._arrive(payload))
+
+    def _tell(self, asked: Asked, payload: bytes) -> None:
+        self._require_link()
+        request = wire.decode(payload).header
+        # Settled here, not a delay later: behind the request in the one thread it would find it served.
+        if self._lost() or request.request_id not in self._waiting:
+            return
+        self._waiting.discard(request.request_id)
+        if not self._lost():
+            ended = frames.refusal_of(request, Status.CANCELLED, queue_ms=0.0, compute_ms=0.0)
+            self._later(self._conditions.up_ms + self._conditions.down_ms, lambda: self.deliver(ended))
 
     def _arrive(self, payload: bytes) -> None:
         """Serve a frame, in the transport's thread."""
         conditions = self._conditions
         asked = wire.decode(payload).header
+        if asked.request_id not in self._waiting:
+            return  # taken back
+        self._waiting.discard(asked.request_id)
         answer: bytes | None
         if asked.kind is Kind.PING:
             answer = frames.pong_to(asked)

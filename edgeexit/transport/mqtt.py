@@ -159,9 +159,14 @@ class MqttConnection:
             session = self._session
             if session is None or not self._up.is_set():
                 raise LinkDown("not connected to the broker")
-            session.enqueue(topic, payload, qos, retain, packed)
+            session.enqueue(topic, payload, qos, retain, packed, correlation)
         if not session.flush():
             self._wake()
+
+    def drop(self, correlation: bytes) -> bool:
+        """Take a message of QoS 0 out of what waits to be sent; False where some of it has left already."""
+        with self._gate:
+            return self._session is not None and self._session.drop(correlation)
 
     def close(self) -> None:
         """Send what is queued, disconnect without the will, and end the thread."""

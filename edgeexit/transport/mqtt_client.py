@@ -116,6 +116,10 @@ class MqttClient(paho.Client):
         accepted(info)
         return True
 
+    def drop(self, unsent: Unsent) -> bool:
+        """Take a queued message back, while nothing is being written; False where that cannot be done."""
+        return False
+
     def has_more(self) -> bool:
         """Whether bytes wait that poll() does not see."""
         sock = self.socket()

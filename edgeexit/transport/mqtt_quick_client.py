@@ -95,6 +95,16 @@ class QuickClient(MqttClient):
         packet = pack_publish(topic, payload, packed, retain=retain)
         return self._write(packet) if at_once and not self.want_write() else self._queue(packet)
 
+    def drop(self, unsent: Unsent) -> bool:
+        """Take a queued message back, while nothing is being written; False where some of it has left."""
+        for packet in tuple(self._out_packet):
+            if packet["info"] is unsent:
+                if packet["pos"]:
+                    return False
+                self._out_packet.remove(packet)
+                return True
+        return False
+
     def has_more(self) -> bool:
         """Whether bytes wait that were received from the socket already."""
         if self._taken < self._filled:

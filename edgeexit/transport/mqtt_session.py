@@ -29,7 +29,7 @@ class MqttSession:
         self._clean_start = clean_start
         self._client = open_client(config)
         self._writing = threading.Lock()
-        self._unsent: deque[tuple[Unsent, int]] = deque()
+        self._unsent: deque[tuple[Unsent, int, bytes | None]] = deque()
         self._fileno = -1
 
     @property
@@ -79,8 +79,18 @@ class MqttSession:
             raise self.failure("the connection was closed at once")
         self._fileno = sock.fileno()
 
-    def enqueue(self, topic: str, payload: bytes, qos: int, retain: bool, packed: bytes) -> None:
+    def enqueue(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        packed: bytes,
+        correlation: bytes | None = None,
+    ) -> None:
         """Send a PUBLISH with these packed properties, or queue it; callers take turns, and flush after it.
+
+        `correlation` is how `drop` will call it.
 
         Raises: LinkDown, NoCredit, WireError: nothing was sent or queued.
         """
@@ -90,9 +100,22 @@ class MqttSession:
         if qos == 0:
             unsent = self._send(topic, payload, packed, retain)
             if unsent is not None:
-                self._unsent.append((unsent, len(payload)))
+                self._unsent.append((unsent, len(payload), correlation))
         elif not self._client.send_surely(topic, payload, packed, retain=retain):
             raise NoCredit(in_flight=self._config.unacknowledged_cap, in_flight_bytes=waiting_bytes)
+
+    def drop(self, correlation: bytes) -> bool:
+        """Take a message of QoS 0 out of the queue, if none of it is written; callers take turns."""
+        entry = next((entry for entry in self._unsent if entry[2] == correlation), None)
+        if entry is None or not self._writing.acquire(blocking=False):
+            return False
+        try:
+            dropped = self._client.drop(entry[0])
+        finally:
+            self._writing.release()
+        if dropped:
+            self._unsent.remove(entry)
+        return dropped
 
     def _send(self, topic: str, payload: bytes, packed: bytes, retain: bool) -> Unsent | None:
         """Write a message of QoS 0 past an empty queue, or queue it; None when all of it is written."""
@@ -168,4 +191,4 @@ class MqttSession:
     def _queued_bytes(self) -> int:
         while self._unsent and self._unsent[0][0].is_published():
             self._unsent.popleft()
-        return sum(size_bytes for _, size_bytes in self._unsent)
+        return sum(size_bytes for _, size_bytes, _ in self._unsent)

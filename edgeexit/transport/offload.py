@@ -17,7 +17,7 @@ from edgeexit.transport.address import BrokerAddress, Credentials
 from edgeexit.transport.adverts import decode_advert
 from edgeexit.transport.codecs import abilities_for
 from edgeexit.transport.dispatch import FRESH_MS, Dispatch
-from edgeexit.transport.exchange import BOOT_ID_BYTES, Counters, Exchange, Fate, Outcome, ServedBundle
+from edgeexit.transport.exchange import BOOT_ID_BYTES, Asked, Counters, Exchange, Fate, Outcome, ServedBundle
 from edgeexit.transport.mqtt import (
     ConnectionConfig,
     ConnectionEvents,
@@ -181,6 +181,13 @@ class MqttTransport:
             send=self._sender(topic, request.budget_left_ms),
         )
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        """Take a request back, for no more than a small message at QoS 0; what that took in bytes.
+
+        What went to the pool stays there: the broker alone knows which gateway has it.
+        """
+        return self._exchange.withdraw(reply, drop=self._connection.drop, send=self._tell)
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         """Send a ping of about this size to a gateway. Raises: LinkDown."""
         gateway = self._dispatch.choose(
@@ -235,6 +242,18 @@ class MqttTransport:
             )
 
         return send
+
+    def _tell(self, asked: Asked, payload: bytes) -> None:
+        """Send a cancel after its request. It has no correlation: gateways of before would answer to it."""
+        if asked.gateway == POOL:
+            raise LinkDown("the broker picked the gateway")
+        self._connection.publish(
+            topics.gateway_infer(asked.gateway, asked.digest.hex(), asked.boundary),
+            payload,
+            response_topic=self._reply_topic,
+            content_type=frames.CONTENT_TYPE,
+            expiry_s=_EXPIRY_SLACK_S,
+        )
 
     def _on_message(self, message: Publication) -> None:
         if message.topic == self._reply_topic:

@@ -117,7 +117,7 @@ class Pending(Generic[ContextT, ResultT]):
             oldest.future.set_exception(_timeout(oldest, now_ms))
         return future
 
-    def withdraw(self, key: bytes) -> None:
+    def forget(self, key: bytes) -> None:
         """Forget a request that was not sent after all; its future is never completed."""
         with self._lock:
             self._waiting.pop(key, None)
@@ -128,6 +128,11 @@ class Pending(Generic[ContextT, ResultT]):
         with self._lock:
             ticket = self._waiting.get(key)
             return ticket if ticket is not None else self._ended.get(key, Verdict.UNKNOWN)
+
+    def ticket_of(self, future: Future[ResultT]) -> Ticket[ContextT, ResultT] | None:
+        """The request whose end this is; None where it has ended."""
+        with self._lock:
+            return next((ticket for ticket in self._waiting.values() if ticket.future is future), None)
 
     def complete(self, key: bytes, result: ResultT) -> bool:
         """Complete a request; whether it was still waited for."""

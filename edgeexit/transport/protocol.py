@@ -100,6 +100,16 @@ class Transport(Protocol):
         """
         ...
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        """Take back the request that this is the reply to: nobody waits for it any more.
+
+        The uplink bytes of what was sent for it, 0 for nothing. Never blocks, never raises. A request that
+        has not left yet is not sent: its future fails with OffloadCancelled before this returns. Else its
+        gateway is told, once, with no care for whether that arrives; the future ends as ever, with
+        OffloadCancelled where the gateway let go of it. Nobody is told where it is not known who has it.
+        """
+        ...
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         """Send a ping of about this size to a gateway. Raises: LinkDown."""
         ...

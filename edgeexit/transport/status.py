@@ -17,6 +17,7 @@ class Reason(str, Enum):
     BUSY = "busy"
     FAILED = "failed"
     DRAINING = "draining"
+    CANCELLED = "cancelled"
 
 
 class Status(IntEnum):
@@ -27,12 +28,14 @@ class Status(IntEnum):
     UNKNOWN_BUNDLE = 404
     """No such bundle, or not all of its stages, on this gateway."""
     TOO_LATE = 408
-    """It cannot be finished within what was left of the budget."""
+    """It cannot be finished within what was left of the budget, or nothing was left."""
     DIGEST_MISMATCH = 409
     """Topic and header name different bundles or stages."""
     TOO_LARGE = 413
     UNSUPPORTED_VERSION = 426
     BUSY = 429
+    CANCELLED = 499
+    """Its own device asked for that; older devices never do, and never see this."""
     FAILED = 500
     DRAINING = 503
 
@@ -52,4 +55,5 @@ _REASONS: dict[Status, Reason] = {
     Status.BUSY: Reason.BUSY,
     Status.FAILED: Reason.FAILED,
     Status.DRAINING: Reason.DRAINING,
+    Status.CANCELLED: Reason.CANCELLED,
 }

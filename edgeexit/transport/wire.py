@@ -77,6 +77,8 @@ class Kind(IntEnum):
     REPLY = 1
     PING = 2
     PONG = 3
+    CANCEL = 4
+    """Takes back the request of this id. Gateways of before count it as malformed, and go on."""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -119,7 +121,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     Units: budget_left_ms, what is left for the gateway: of the budget when the frame was sent, less the way
     there and back where the device knows it (devices of before state the whole), None for no limit;
     retry_after_ms;
-    queue_ms and compute_ms, the gateway's own durations, None where there are none.
+    queue_ms and compute_ms, the gateway's own durations, also before a refusal, None where there are none.
     """
 
     kind: Kind

@@ -229,6 +229,53 @@ def test_a_gateway_too_late_to_start_is_a_slow_link_not_a_dead_one() -> None:
     assert world.chance(100.0) < 0.2
 
 
+@pytest.mark.parametrize("reason", ["too_late", "cancelled"])
+def test_time_at_the_gateway_is_no_slow_link(reason: str) -> None:
+    """What a gateway let go of teaches the link as a reply would, however long it had it."""
+    told, replied = Exchange(), Exchange()
+    for world in (told, replied):
+        world.ping()
+        for _ in range(20):
+            world.exchange(noise=0.0)
+    for token in range(500, 520):
+        for world in (told, replied):
+            world.link.sent(token, IMAGE, world.now_ms)
+        told.link.failed(token, reason, told.now_ms + 649.0, queue_ms=540.0, compute_ms=64.0)
+        replied.link.replied(token, 649.0, 540.0, 64.0, 200, replied.now_ms + 649.0)
+        told.now_ms += 700.0
+        replied.now_ms += 700.0
+    assert told.link.forecast(told.now_ms).up
+    assert told.link.goodput_bps == pytest.approx(replied.link.goodput_bps)
+    # The queue was as long as that at least, and is not forgotten; how long computing takes is not told.
+    assert told.link.server.queue_ms == pytest.approx(540.0)
+    assert told.link.server.compute_ms(0) == pytest.approx(3.0)
+
+
+def test_a_short_wait_of_what_was_taken_back_does_not_hide_a_queue() -> None:
+    world = Exchange()
+    world.ping()
+    for _ in range(20):
+        world.exchange(server_ms=400.0)
+    before_ms = world.link.server.queue_ms
+    for token in range(500, 530):
+        world.link.sent(token, IMAGE, world.now_ms)
+        world.link.failed(token, "cancelled", world.now_ms + 50.0, queue_ms=5.0, compute_ms=0.0)
+        world.now_ms += 100.0
+    assert world.link.server.queue_ms == before_ms == pytest.approx(100.0)
+
+
+def test_what_never_left_teaches_nothing() -> None:
+    world = Exchange()
+    world.ping()
+    for _ in range(20):
+        world.exchange()
+    before = world.chance(60.0)
+    world.link.sent(500, IMAGE, world.now_ms)
+    world.link.failed(500, "cancelled", world.now_ms)
+    assert world.link.forecast(world.now_ms).up
+    assert world.chance(60.0) == before
+
+
 def test_hope_is_left_for_a_link_that_may_recover() -> None:
     world = Exchange(rtt_ms=20.0, bytes_per_ms=30.0)
     world.ping()
@@ -415,6 +462,8 @@ def test_any_history_leaves_probabilities_monotone(
             link.replied(int(str(subject)), number, number, number, 100, now_ms)
         elif kind == "failed":
             link.failed(0, str(subject), now_ms)
+            link.failed(1, str(subject), now_ms, queue_ms=number, compute_ms=number)
+            link.worth_cancelling(InFlight(IMAGE, number), now_ms, cancel_bytes=80, byte_price=1e-6)
         elif kind == "pinged":
             link.pinged(int(str(subject)), number, now_ms)
         elif kind == "probe_failed":

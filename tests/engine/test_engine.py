@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Timer
 
 import numpy as np
@@ -22,8 +22,9 @@ from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import FrameClosed, Observation, Replied, Sent, StageDone
 from edgeexit.decide.spending import Spending
 from edgeexit.engine import Engine, Frame
-from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadError, RunnerError
+from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadCancelled, OffloadError, RunnerError
 from edgeexit.runner.protocol import StageOutput, Tensors
+from edgeexit.transport.frames import CANCEL_BYTES
 from edgeexit.transport.protocol import LinkStatus, OffloadReply, OffloadRequest, Pong
 
 # A budget that a test waits for the end of.
@@ -116,6 +117,8 @@ class HandTransport:
         self.requests: list[OffloadRequest] = []
         self.pending: list[Future[OffloadReply]] = []
         self.probes: list[Future[Pong]] = []
+        self.withdrawn: list[Future[OffloadReply]] = []
+        self.withdrawal: OffloadCancelled | None = None
         self.up = True
 
     def open(self) -> None:
@@ -134,6 +137,12 @@ class HandTransport:
         if timer is not None:
             self._timers.append(timer)
         return future
+
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        self.withdrawn.append(reply)
+        if self.withdrawal is not None:
+            reply.set_exception(self.withdrawal)
+        return 0 if self.withdrawal is not None and self.withdrawal.queue_ms is None else CANCEL_BYTES
 
     def probe(self, payload_bytes: int) -> Future[Pong]:
         future: Future[Pong] = Future()
@@ -284,10 +293,19 @@ def test_a_budget_that_runs_out_by_itself_is_no_cut(tiny_bundle: Bundle) -> None
     assert answer.fate is Fate.LATE_COMPUTE
 
 
-def test_time_spent_on_a_reply_that_never_comes_is_told(tiny_bundle: Bundle) -> None:
+def test_time_spent_on_a_reply_that_never_comes_is_told_where_nothing_was_in_hand(
+    tiny_bundle: Bundle,
+) -> None:
+    def wait_first(situation: Situation) -> Decision:
+        if situation.in_flight is not None and situation.remaining_ms > 0:
+            return Decision(Action.WAIT, "reply")
+        if situation.evidence is not None:
+            return Decision(Action.EXIT, "deadline")
+        return send_then_wait(situation)
+
     transport = HandTransport(lambda _: None)
     budget = FixedBudget(Budget(OVERRUN_S * 250))
-    with rig(tiny_bundle, send_then_wait, budgets=budget, transport=transport) as it:
+    with rig(tiny_bundle, wait_first, budgets=budget, transport=transport) as it:
         answer = it.answer()
     assert answer.network_ms is not None
     assert 0.0 < answer.network_ms <= answer.latency_ms
@@ -382,6 +400,64 @@ def test_a_late_reply_is_recorded_and_changes_no_answer(tiny_bundle: Bundle) -> 
     assert it.answers() == [answer]
     assert [record.outcome for record in it.offloads()] == [OffloadOutcome.LATE]
     assert it.offloads()[0].compute_ms == 1.0
+
+
+def answered_first(transport: HandTransport) -> Callable[[Future[OffloadReply]], None]:
+    """Replies to the first request, so that the gateway is known; to no other."""
+
+    def reply_once(future: Future[OffloadReply]) -> None:
+        if len(transport.requests) == 1:
+            future.set_result(replace(reply(), elapsed_ms=50.0, compute_ms=40.0))
+
+    return reply_once
+
+
+def cancelling(
+    tiny_bundle: Bundle, end: OffloadCancelled | None, budget: Budget
+) -> tuple[Rig, HandTransport]:
+    transport = HandTransport(lambda _: None)
+    transport._on_submit = answered_first(transport)
+    transport.withdrawal = end
+    with rig(tiny_bundle, send_then_wait, transport=transport, budgets=FixedBudget(budget)) as it:
+        for _ in range(2):
+            it.answer()
+        if end is None:
+            transport.pending[1].set_result(reply())
+        it.engine.idle()
+    return it, transport
+
+
+@pytest.mark.parametrize("queue_ms", [3.0, None])
+def test_a_frame_that_is_answered_takes_its_request_back(tiny_bundle: Bundle, queue_ms: float | None) -> None:
+    end = OffloadCancelled(queue_ms=queue_ms, compute_ms=queue_ms)
+    it, transport = cancelling(tiny_bundle, end, Budget(BUDGET_MS))
+    assert transport.withdrawn == transport.pending[1:], "what was answered is not taken back"
+    used, taken_back = it.offloads()
+    assert (used.outcome, used.later_bytes) == (OffloadOutcome.USED, 0)
+    assert (taken_back.outcome, taken_back.reason) == (OffloadOutcome.CANCELLED, "cancelled")
+    answer = it.answers()[1]
+    payload_bytes = answer.uplink_bytes
+    assert (answer.place, answer.offloads) == (Place.DEVICE, 1)
+    later_bytes = CANCEL_BYTES if queue_ms is not None else -payload_bytes
+    assert taken_back.later_bytes == later_bytes
+    assert taken_back.uplink_bytes == payload_bytes + later_bytes
+
+
+def test_a_request_taken_back_in_vain_is_late_as_ever_and_its_bytes_count(tiny_bundle: Bundle) -> None:
+    it, transport = cancelling(tiny_bundle, None, Budget(BUDGET_MS))
+    assert transport.withdrawn == transport.pending[1:]
+    late = it.offloads()[1]
+    assert late.outcome is OffloadOutcome.LATE
+    assert (late.uplink_bytes, late.later_bytes) == (reply().uplink_bytes + CANCEL_BYTES, CANCEL_BYTES)
+
+
+def test_what_the_budget_does_not_pay_for_is_not_taken_back(tiny_bundle: Bundle) -> None:
+    payload_bytes = tiny_bundle.manifest.boundaries[0].codecs[-1].payload_bytes
+    budget = Budget(BUDGET_MS, uplink_bytes=payload_bytes + CANCEL_BYTES - 1)
+    it, transport = cancelling(tiny_bundle, None, budget)
+    assert len(transport.requests) == 2
+    assert transport.withdrawn == []
+    assert it.offloads()[1].later_bytes == 0
 
 
 @pytest.mark.parametrize("error", [LinkDown("cable"), NoCredit(in_flight=2, in_flight_bytes=9)])

@@ -34,6 +34,9 @@ class Gateways:
     def submit(self, request: OffloadRequest) -> Future[OffloadReply]:
         raise AssertionError("nothing is sent here")
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        raise AssertionError("nothing is sent here")
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         raise AssertionError("nothing is sent here")
 

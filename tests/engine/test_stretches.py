@@ -85,6 +85,9 @@ class ComingLink:
         self.asked += 1
         raise LinkDown("lost")
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        raise AssertionError("nothing is sent here")
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         return Future()
 

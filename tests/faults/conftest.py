@@ -222,6 +222,9 @@ class WatchedTransport:
         self.futures.append(future)
         return future
 
+    def withdraw(self, reply: Future[OffloadReply]) -> int:
+        return self.inner.withdraw(reply)
+
     def probe(self, payload_bytes: int) -> Future[Pong]:
         return self.inner.probe(payload_bytes)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadTimeout
+from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadCancelled, OffloadTimeout
 from edgeexit.transport.exchange import ServedBundle
+from edgeexit.transport.frames import CANCEL_BYTES
 from edgeexit.transport.offload import MqttTransport, OffloadConfig
 from edgeexit.transport.pending import Window
 from edgeexit.transport.protocol import OffloadReply, OffloadRequest
@@ -116,6 +117,28 @@ def test_more_than_can_be_served_in_time_is_busy(ask: Ask) -> None:
     assert busy
     assert all(end.retry_after_ms is not None and end.retry_after_ms > 0.0 for end in busy)
     assert any(future.exception(PATIENCE_S) is None for future in futures)
+
+
+def test_what_nobody_waits_for_any_more_is_let_go(house: House) -> None:
+    # Stages far longer than a message takes: the cancels arrive while the first one runs.
+    house.slow_gateway(stage_ms=2_000.0, when="served")
+    transport = transport_of(house, house.bundle, pool=False)
+    house.parts.callback(transport.close)
+    transport.open()
+    wait_for_link(transport)
+    ask = asking(transport, house.bundle)
+    runs, waits, wanted = ask(40_000.0), ask(60_000.0), ask(80_000.0)
+    assert transport.withdraw(waits) == CANCEL_BYTES
+    assert isinstance(waits.exception(PATIENCE_S), OffloadCancelled)
+    assert not runs.done(), "who waits is let go at once"
+    assert transport.withdraw(runs) == CANCEL_BYTES
+    ended = runs.exception(PATIENCE_S)
+    assert isinstance(ended, OffloadCancelled)
+    assert ended.compute_ms is not None
+    assert ended.compute_ms < 3 * 2_000.0, "not all of its stages ran"
+    assert wanted.result(PATIENCE_S).exit == 2
+    assert transport.counters.cancelled == 2
+    assert transport.status().in_flight == 0
 
 
 def test_bundle_that_no_gateway_has(house: House) -> None:

@@ -241,9 +241,10 @@ def test_directed_and_pool_requests_are_answered_and_refused_in_words(
     asker.publish(directed, bytes(wire.FRAME_CAP_BYTES + 16), b"l" * 16)
     assert asker.reply()[0].header.status is Status.TOO_LARGE
 
-    # Silence: nothing left, no way back, and a way back that would be a hole. The next answer is the next
-    # request's.
     asker.ask(tiny_bundle, directed, budget_left_ms=0.0)
+    assert asker.reply()[0].header.status is Status.TOO_LATE
+
+    # Silence: no way back, and a way back that would be a hole. The next answer is the next request's.
     asker.ask(tiny_bundle, directed, response_topic="edgeexit/v1/g/gw-2/status")
     asker.ask(tiny_bundle, directed, response_topic="homes/other")
     last = asker.ask(tiny_bundle, directed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from edgeexit.gateway.serve import Served
 from edgeexit.gateway.service import GatewayService
 from edgeexit.runner.protocol import StageOutput, Tensors
 from edgeexit.transport import frames, wire
-from edgeexit.transport.admission import Lapsed, Ticket
+from edgeexit.transport.admission import Lapsed, Refusal, Ticket
 from edgeexit.transport.service_times import ServiceTimes
 from edgeexit.transport.status import Status
 from edgeexit.transport.topics import InferTopic
@@ -195,7 +196,9 @@ def test_what_a_paused_request_has_reached_is_its_answer_when_time_runs_out(
     reached = Served(1, {}, 0, np.zeros(3, dtype=np.float32))
     request = Request(wire.decode(rig.request()), loaded, take_in, reached, compute_ms=3.0)
     ticket = Ticket(b"1", "porch", time.now_ms - 10.0, time.now_ms - 1.0, 2.0, 4.0, request)
-    Ends(EventLog(logging.getLogger("edgeexit.test"), time), time).turn_away((Lapsed(ticket, None),))
+    Ends(EventLog(logging.getLogger("edgeexit.test"), time), time).turn_away(
+        (Lapsed(ticket, Refusal(Status.TOO_LATE)),)
+    )
     header = replies[0].header
     assert (header.status, header.stage_out) == (Status.OK, 0)
     assert (header.queue_ms, header.compute_ms) == (7.0, 3.0)
@@ -281,12 +284,13 @@ def test_missing_and_surplus_tensors_are_malformed(rig: Rig) -> None:
         assert rig.status() is Status.MALFORMED
 
 
-def test_nothing_left_is_met_with_silence(rig: Rig) -> None:
+def test_nothing_left_is_too_late(rig: Rig) -> None:
     rig.send(rig.request(budget_ms=0.0))
+    assert rig.status() is Status.TOO_LATE
     rig.send(rig.request())
     assert rig.status() is Status.OK
     assert rig.replies.empty()
-    assert rig.service.counts["expired"] == 1
+    assert rig.service.counts["too_late"] == 1
 
 
 def test_duplicates_are_answered_once_and_other_devices_are_no_duplicates(rig: Rig) -> None:
@@ -316,18 +320,106 @@ def test_overload_is_busy_with_a_time_to_come_back(rig: Rig) -> None:
     assert [rig.status() for _ in range(3)] == [Status.OK] * 3
 
 
-def test_request_whose_time_ran_out_in_the_queue_gets_no_answer(rig: Rig) -> None:
+def test_request_whose_time_ran_out_in_the_queue_is_too_late(rig: Rig) -> None:
     rig.gate.clear()
     rig.send(rig.request())
     rig.wait_until_serving()
     rig.send(rig.request(budget_ms=50.0))
     rig.time.now_ms += 51.0
     rig.gate.set()
+    replies = {header.status: header for header in (rig.reply().header, rig.reply().header)}
+    # What it cost the gateway is told: the network took none of it.
+    assert (replies[Status.TOO_LATE].queue_ms, replies[Status.TOO_LATE].compute_ms) == (51.0, 0.0)
+    assert replies.keys() == {Status.OK, Status.TOO_LATE}
+    rig.send(rig.request())
     assert rig.status() is Status.OK
+    assert rig.service.counts["too_late"] == 1
+
+
+def cancel(data: bytes) -> bytes:
+    asked = wire.decode(data).header
+    return frames.cancel(asked.request_id, bundle_digest=asked.bundle_digest, boundary=asked.stage_in)
+
+
+def test_a_request_that_waits_is_cancelled_at_once(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.send(rig.request())
+    rig.wait_until_serving()
+    waits = rig.request()
+    rig.send(waits)
+    rig.time.now_ms += 7.0
+    rig.send(cancel(waits))
+    ended = rig.reply().header  # while the other one is still being served
+    assert (ended.status, ended.frame, ended.queue_ms, ended.compute_ms) == (Status.CANCELLED, 2, 7.0, 0.0)
+    assert rig.service.load().queue_depth == 0
+    rig.send(waits)  # a copy that comes after it
+    rig.gate.set()
+    assert rig.status() is Status.OK
+    counts = rig.service.counts
+    assert (counts["cancel"], counts["cancelled"], counts["duplicate"]) == (1, 1, 1)
+
+
+def test_a_request_that_runs_is_cancelled_between_two_stages(rig: Rig) -> None:
+    rig.gate.clear()
+    runs = rig.request()
+    rig.send(runs)
+    rig.wait_until_serving()
+    for _ in range(2):
+        rig.send(cancel(runs))
+    rig.gate.set()
+    assert rig.status() is Status.CANCELLED
+    rig.service.drain(PATIENCE_S)
+    assert not rig.entered.acquire(blocking=False), "its second stage never ran"
+    assert rig.service.load().free_slots == 1
+    assert rig.service.counts["cancelled"] == 1
+
+
+def test_a_paused_request_is_cancelled_where_it_waits(rig: Rig) -> None:
+    rig.gate.clear()
+    patient, urgent = rig.request(budget_ms=10_000.0), rig.request(budget_ms=5_000.0)
+    rig.send(patient)
+    rig.wait_until_serving()
+    rig.send(urgent)
+    rig.send(cancel(patient))
+    rig.gate.set()
+    ends = {header.frame: header.status for header in (rig.reply().header, rig.reply().header)}
+    assert ends == {1: Status.CANCELLED, 2: Status.OK}
+
+
+def test_nobody_cancels_what_is_not_theirs_or_not_there(rig: Rig) -> None:
+    rig.gate.clear()
+    runs, waits = rig.request(), rig.request()
+    rig.send(runs)
+    rig.wait_until_serving()
+    early = rig.request()
+    rig.send(cancel(early))  # overtakes its request, which is then served
+    rig.send(waits)
+    for data in (runs, waits):
+        rig.send(cancel(data), asker="garage")
+        rig.send(cancel(data), asker="")
+    rig.send(early)
+    rig.gate.set()
+    assert [rig.status() for _ in range(3)] == [Status.OK] * 3
+    rig.send(cancel(runs))  # follows its reply
     rig.send(rig.request())
     assert rig.status() is Status.OK
     assert rig.replies.empty()
-    assert rig.service.counts["expired"] == 1
+    assert "cancelled" not in rig.service.counts
+    assert rig.service.counts["cancel"] == 6
+
+
+def test_a_kind_that_a_gateway_does_not_know_is_one_malformed_message_without_reply(rig: Rig) -> None:
+    # As gateways of before see a cancel: it names no correlation that an answer could go to.
+    data = bytearray(cancel(rig.request()))
+    assert data[17] == Kind.CANCEL
+    data[17] = 5
+    length = int.from_bytes(data[8:12], "little")
+    data[12:16] = zlib.crc32(data[16 : 16 + length]).to_bytes(4, "little")
+    rig.send(bytes(data))
+    rig.send(rig.request())
+    assert rig.status() is Status.OK
+    assert rig.replies.empty()
+    assert rig.service.counts["malformed"] == 1
 
 
 def test_draining_finishes_what_was_taken_and_refuses_the_rest(rig: Rig) -> None:

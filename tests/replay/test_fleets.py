@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,3 +118,23 @@ def test_no_worker_is_promised_twice(workers: int, requests: list[tuple[float, f
 def test_a_gateway_without_a_worker_is_refused() -> None:
     with pytest.raises(ValueError, match="worker"):
         Reservations(0)
+
+
+def test_a_crowded_fleet_takes_back_what_nobody_waits_for(rows: list[GridRow], recording: Recording) -> None:
+    crowded = next(row for row in rows if row.fleet == Fleet(16) and "times as slow" in row.scenario.name)
+    profile = crowded.scenario.profile
+    slow = replace(profile, gateway_stage_ms=tuple(2.0 * each for each in profile.gateway_stage_ms))
+    row = replace(crowded, scenario=replace(crowded.scenario, profile=slow))
+    worlds = row_worlds(row, recording, (1,))
+    make = made_by(contenders()[OWN])
+    runs = row_runs(worlds, make, row.fleet)
+    kept = row_runs(worlds, lambda world: replace(make(world), cancels=False), row.fleet)
+    for each in (*runs, *kept):
+        count = each.offloads
+        ended = count.used + count.unused + count.late + count.failed + count.cancelled
+        assert ended == count.sent
+        payloads = worlds[0].scenario.profile.options
+        least = min(option.payload_bytes for option in payloads)
+        assert int(each.uplink_bytes.sum()) >= least * count.sent
+    assert sum(each.offloads.cancelled for each in runs) > 0
+    assert sum(each.offloads.cancelled for each in kept) == 0

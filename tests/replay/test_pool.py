@@ -12,7 +12,11 @@ Arrival = tuple[str, float, float, float]
 
 
 def serve(
-    order: QueueOrder, arrivals: list[Arrival], workers: int = 1, known_ms: tuple[float, ...] = ()
+    order: QueueOrder,
+    arrivals: list[Arrival],
+    workers: int = 1,
+    known_ms: tuple[float, ...] = (),
+    cancel: tuple[str, float] | None = None,
 ) -> list[Ended]:
     """Name, arrival, time of both stages and time left of requests; how they ended, in that order.
 
@@ -30,6 +34,8 @@ def serve(
         stage_ms = (0.5 * service_ms, 0.5 * service_ms)
         request = PoolRequest(pool.new_asker(), at_ms, left_ms, 0, stage_ms, note)
         loop.schedule(at_ms, pool.arrive, request)
+        if cancel is not None and cancel[0] == name:
+            loop.schedule(cancel[1], pool.withdraw, request)
     loop.run()
     return ended
 
@@ -67,8 +73,36 @@ def test_a_slow_request_is_cut_off_at_its_deadline_with_what_it_has_reached() ->
     assert serve(QueueOrder.FIRST_COME, slow, known_ms=(5.0, 25.0))[:1] == [("a", 40.0, 0, None, 0.0)]
 
 
-def test_one_without_time_is_met_with_silence() -> None:
-    assert serve(QueueOrder.EARLIEST_DEADLINE, [("a", 0.0, 10.0, 0.0)]) == [("a", 0.0, None, None, 0.0)]
+def test_one_without_time_is_told_so() -> None:
+    assert serve(QueueOrder.EARLIEST_DEADLINE, [("a", 0.0, 10.0, 0.0)]) == [("a", 0.0, None, "too_late", 0.0)]
+
+
+def test_one_that_lapses_in_the_queue_is_told_so_with_its_wait() -> None:
+    # Nothing is known of the stages: the queue lets it in, and finds it lapsed when the worker is free.
+    pair: list[Arrival] = [("a", 0.0, 40.0, 100.0), ("b", 1.0, 10.0, 101.0), ("c", 2.0, 10.0, 21.0)]
+    first, *others = serve(QueueOrder.FIRST_COME, pair)
+    assert first == ("a", 40.0, 1, None, 0.0)
+    assert ("c", 50.0, None, "too_late", 48.0) in others
+
+
+@pytest.mark.parametrize(
+    ("cancel_at_ms", "expected"),
+    [
+        # While it waits; while its first stage runs; before it came; once it is served.
+        (5.0, [("b", 5.0, None, "cancelled", 4.0), ("a", 10.0, 1, None, 0.0)]),
+        (12.0, [("a", 10.0, 1, None, 0.0), ("b", 15.0, None, "cancelled", 9.0)]),
+        (0.5, [("a", 10.0, 1, None, 0.0), ("b", 20.0, 1, None, 9.0)]),
+        (17.0, [("a", 10.0, 1, None, 0.0), ("b", 20.0, 1, None, 9.0)]),
+        (90.0, [("a", 10.0, 1, None, 0.0), ("b", 20.0, 1, None, 9.0)]),
+    ],
+)
+def test_a_cancelled_request_gives_its_place_and_its_worker_back(
+    cancel_at_ms: float, expected: list[Ended]
+) -> None:
+    ends = serve(
+        QueueOrder.EARLIEST_DEADLINE, [*CROWD[:1], ("b", 1.0, 10.0, 300.0)], cancel=("b", cancel_at_ms)
+    )
+    assert ends == expected
 
 
 def test_workers_serve_side_by_side() -> None:

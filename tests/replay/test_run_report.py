@@ -87,6 +87,15 @@ def test_a_run_is_counted_as_its_records_say() -> None:
     assert run.decision_us_p50 == 20.0
 
 
+def test_what_was_taken_back_is_counted_with_its_bytes() -> None:
+    told = replace(offload(0, OffloadOutcome.CANCELLED, None), uplink_bytes=1080, later_bytes=80)
+    dropped = replace(offload(3, OffloadOutcome.CANCELLED, None), uplink_bytes=0, later_bytes=-1000)
+    in_vain = replace(offload(1, OffloadOutcome.USED), uplink_bytes=1080, later_bytes=80)
+    run = figures(rows_of_records("run", [*RECORDS[:4], told, in_vain, dropped], TRUTH))
+    assert (run.offloads.sent, run.offloads.used, run.offloads.cancelled) == (3, 1, 2)
+    assert run.uplink_bytes == 3000 + 80 + 80 - 1000
+
+
 def test_late_answers_of_a_run_are_told_apart_by_what_made_them_late() -> None:
     late = answer(1, latency_ms=120.0)
     records: list[Record] = [

@@ -66,6 +66,7 @@ class Gateway:
         self.advertises = advertises
         self.requests = 0
         self.pings = 0
+        self.cancels: list[bytes] = []
         self.kept: list[tuple[str, bytes, bytes | None]] = []
         self._boot_id = secrets.token_hex(8)
         self._digest = digest
@@ -128,6 +129,11 @@ class Gateway:
         manner = self.manner
         if asked.kind is Kind.REQUEST:
             self.requests += 1
+        if asked.kind is Kind.CANCEL:
+            # As a gateway that does not know of them: it takes note, and goes on.
+            assert correlation is None
+            self.cancels.append(asked.request_id)
+            return
         if manner == "silent":
             return
         reply = answer(message.payload)

@@ -95,11 +95,11 @@ def test_running_request_counts_as_wait() -> None:
     assert admission.offer(ticket(2, now_ms=30.0, budget_ms=40.0), 30.0).admitted
 
 
-def test_too_late_is_told_and_nothing_left_is_silence() -> None:
+def test_too_late_is_told_however_late() -> None:
     admission = Admission[int](queue_limit=8, workers=1)
-    assert admission.offer(ticket(0, budget_ms=2.5), 0.0).refusal == TOO_LATE
-    verdict = admission.offer(ticket(1, budget_ms=0.0), 0.0)
-    assert (verdict.admitted, verdict.refusal) == (False, None)
+    for serial, budget_ms in enumerate((2.5, 0.0)):
+        verdict = admission.offer(ticket(serial, budget_ms=budget_ms), 0.0)
+        assert (verdict.admitted, verdict.refusal) == (False, TOO_LATE)
 
 
 def test_time_lost_in_the_queue_is_checked_again() -> None:
@@ -108,7 +108,47 @@ def test_time_lost_in_the_queue_is_checked_again() -> None:
     admission.offer(ticket(1, budget_ms=20.0), 0.0)
     turn = admission.take(18.0)
     assert turn.ticket is None
-    assert [(lapsed.ticket.work, lapsed.refusal) for lapsed in turn.lapsed] == [(0, None), (1, TOO_LATE)]
+    assert [(lapsed.ticket.work, lapsed.refusal) for lapsed in turn.lapsed] == [(0, TOO_LATE), (1, TOO_LATE)]
+
+
+def test_a_request_that_waits_is_taken_back_and_leaves_its_place() -> None:
+    admission = Admission[int](queue_limit=2, workers=1)
+    first, second = ticket(0), ticket(1)
+    assert admission.offer(first, 0.0).admitted
+    assert admission.withdraw(second.key) is None, "it never came"
+    assert admission.withdraw(first.key) is first
+    assert (admission.queued, admission.running) == (0, 0)
+    assert admission.withdraw(first.key) is None
+    assert admission.offer(first, 0.0).reason == "duplicate", "a late copy is not served after all"
+    assert admission.offer(second, 0.0).admitted
+
+
+def test_a_request_that_runs_is_taken_back_after_its_stage() -> None:
+    admission = Admission[int](queue_limit=8, workers=1)
+    assert admission.offer(ticket(0, budget_ms=500.0, all_ms=90.0), 0.0).admitted
+    running = admission.take(0.0).ticket
+    assert running is not None
+    assert admission.offer(ticket(1, budget_ms=60.0), 0.0).reason == "admitted"
+    before_ms = admission.backlog_ms(0.0)
+    assert admission.withdraw(running.key) is None
+    assert admission.backlog_ms(0.0) < before_ms, "the others wait for one of its stages only"
+    assert admission.overtaken(running)
+    assert not admission.put_back(running)
+    assert (admission.queued, admission.running) == (1, 0)
+    after = admission.take(0.0).ticket
+    assert after is not None
+    assert not admission.overtaken(after)
+
+
+def test_a_cancel_that_follows_the_end_leaves_nothing_behind() -> None:
+    admission = Admission[int](queue_limit=8, workers=1)
+    assert admission.offer(ticket(0), 0.0).admitted
+    running = admission.take(0.0).ticket
+    assert running is not None
+    assert admission.withdraw(running.key) is None
+    admission.done(running)  # its last stage ended first
+    assert admission.withdraw(running.key) is None
+    assert not admission.overtaken(running)
 
 
 def test_between_two_stages_the_more_urgent_goes_first() -> None:
@@ -203,6 +243,7 @@ STEP = st.one_of(
     st.tuples(st.just("back")),
     st.tuples(st.just("pass"), st.floats(0.0, 80.0)),
     st.tuples(st.just("drain")),
+    st.tuples(st.just("cancel"), st.integers(0, 5)),
 )
 
 
@@ -220,6 +261,7 @@ def test_every_request_ends_once_and_no_bound_is_passed(
     admitted: Counter[int] = Counter()
     ended: Counter[int] = Counter()
     running: list[Ticket[int]] = []
+    withdrawn: set[bytes] = set()
     serial = 0
     for step in steps:
         if step[0] == "offer":
@@ -243,12 +285,13 @@ def test_every_request_ends_once_and_no_bound_is_passed(
             if verdict.admitted:
                 assert budget_ms >= first_ms + REPLY_GUARD_MS
             if budget_ms <= 0.0:
-                assert verdict.refusal is None
+                assert not verdict.admitted
+            assert (verdict.refusal is None) == (verdict.admitted or verdict.reason == "duplicate")
         elif step[0] == "take" and len(running) < workers:
             turn = admission.take(now_ms)
             for lapsed in turn.lapsed:
                 ended[lapsed.ticket.work] += 1
-                assert (lapsed.refusal is None) == (lapsed.ticket.deadline_ms <= now_ms)
+                assert lapsed.refusal == TOO_LATE
             if turn.ticket is not None:
                 assert turn.ticket.deadline_ms - now_ms >= turn.ticket.first_exit_ms + REPLY_GUARD_MS
                 running.append(turn.ticket)
@@ -257,7 +300,18 @@ def test_every_request_ends_once_and_no_bound_is_passed(
             admission.done(finished)
             ended[finished.work] += 1
         elif step[0] == "back" and running:
-            admission.put_back(running.pop(0))
+            resting = running.pop(0)
+            stands = admission.put_back(resting)
+            assert stands or resting.key in withdrawn
+            ended[resting.work] += not stands
+        elif step[0] == "cancel":
+            assert isinstance(step[1], int)
+            key_bytes = step[1].to_bytes(8, "big")
+            waited = admission.withdraw(key_bytes)
+            if waited is not None:
+                assert waited.key == key_bytes
+                ended[waited.work] += 1
+            withdrawn.add(key_bytes)
         elif step[0] == "pass":
             assert isinstance(step[1], float)
             now_ms += step[1]

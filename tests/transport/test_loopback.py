@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadTimeout, WireError
+from edgeexit.errors import GatewayRefused, LinkDown, NoCredit, OffloadCancelled, OffloadTimeout, WireError
 from edgeexit.transport import frames, wire
 from edgeexit.transport.exchange import Exchange, Fate, ServedBundle
 from edgeexit.transport.loopback import LinkConditions, LoopbackTransport
@@ -102,10 +102,53 @@ def test_silence_ends_in_a_timeout(transport: LoopbackTransport, ask: Ask) -> No
 def test_a_refusal_has_its_reason(transport: LoopbackTransport, ask: Ask, status: Status) -> None:
     transport.conditions = LinkConditions(refuse=status, retry_after_ms=25.0)
     error = _error(transport.submit(ask()))
+    if status is Status.CANCELLED:
+        assert isinstance(error, OffloadCancelled)
+        return
     assert isinstance(error, GatewayRefused)
     assert status.reason is not None
     assert error.reason == status.reason.value
     assert error.retry_after_ms == 25.0
+
+
+def test_what_is_taken_back_is_not_served(serve: Serve, bundle: ServedBundle, ask: Ask, wait: Wait) -> None:
+    served: list[int] = []
+    entered, gate = threading.Event(), threading.Event()
+
+    def serve_slowly(payload: bytes) -> bytes:
+        served.append(wire.decode(payload).header.frame)
+        entered.set()
+        assert gate.wait(60.0)
+        return serve(payload)
+
+    transport = LoopbackTransport(serve_slowly, bundle)
+    transport.open()
+    first, second = transport.submit(ask(frame=1)), transport.submit(ask(frame=2))
+    assert entered.wait(60.0)
+    assert transport.withdraw(second) == frames.CANCEL_BYTES
+    assert transport.withdraw(first) == frames.CANCEL_BYTES, "it may be served already, who knows"
+    assert transport.status().in_flight == 2, "until the gateway's word is here"
+    gate.set()
+    assert _result(first).output[0] == 1.0
+    error = _error(second)
+    assert isinstance(error, OffloadCancelled)
+    assert (error.queue_ms, error.compute_ms) == (0.0, 0.0)
+    assert served == [1]
+    assert transport.withdraw(first) == transport.withdraw(second) == 0, "ended is ended"
+    assert transport.counters.cancelled == 1
+    assert transport.status().in_flight == 0
+    transport.close()
+
+
+def test_a_lost_cancel_changes_nothing(transport: LoopbackTransport, ask: Ask) -> None:
+    transport.conditions = LinkConditions(up_ms=60_000.0)
+    future = transport.submit(ask())
+    transport.conditions = LinkConditions(loss=1.0)
+    assert transport.withdraw(future) == frames.CANCEL_BYTES
+    assert not future.done()
+    transport.cut()
+    assert isinstance(future.exception(timeout=0), LinkDown)
+    assert transport.withdraw(future) == 0
 
 
 def test_a_second_copy_of_a_reply_is_counted_and_dropped(

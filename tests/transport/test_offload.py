@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeexit.errors import ConfigError, GatewayRefused, LinkDown, NoCredit, OffloadTimeout, WireError
+from edgeexit.errors import (
+    ConfigError,
+    GatewayRefused,
+    LinkDown,
+    NoCredit,
+    OffloadCancelled,
+    OffloadTimeout,
+    WireError,
+)
 from edgeexit.transport import topics
 from edgeexit.transport.address import BrokerAddress
 from edgeexit.transport.broker import Broker
 from edgeexit.transport.exchange import ServedBundle
+from edgeexit.transport.frames import CANCEL_BYTES
 from edgeexit.transport.mqtt import ConnectionConfig, ConnectionEvents, MqttConnection
 from edgeexit.transport.offload import MqttTransport, OffloadConfig
 from edgeexit.transport.protocol import OffloadReply, OffloadRequest
@@ -253,6 +262,65 @@ def test_late_replies_teach_until_nobody_waits(broker: Broker, site: Site, ask: 
     wait(lambda: bool(gateway.kept))
     gateway.send_kept()
     wait(lambda: impatient.counters.expired == 1)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_request_is_taken_back_once_and_a_gateway_that_goes_on_is_no_harm(
+    broker: Broker, site: Site, ask: Ask, wait: Wait, qos: int
+) -> None:
+    transport, gateway = site.pair(broker.address, qos=qos, late_ms=60_000.0)
+    gateway.manner = "late"
+    future = transport.submit(ask(frame=4))
+    wait(lambda: bool(gateway.kept))
+    assert transport.withdraw(future) == CANCEL_BYTES
+    wait(lambda: len(gateway.cancels) == 1)
+    correlation = gateway.kept[0][2]
+    assert gateway.cancels == [correlation]
+    assert transport.status().in_flight == 1
+    gateway.send_kept()
+    assert _result(future).output[0] == 4.0
+    assert transport.withdraw(future) == 0
+    assert transport.counters.cancelled == 0
+
+
+def test_what_went_to_the_pool_is_not_called_back(
+    mosquitto: Broker, site: Site, ask: Ask, wait: Wait
+) -> None:
+    gateway = site.gateway(mosquitto.address, advertises=False)
+    gateway.manner = "late"
+    transport = site.transport(mosquitto.address, pool=True)
+    wait(lambda: transport.connection.is_up)
+    future = transport.submit(ask(frame=8))
+    wait(lambda: bool(gateway.kept))
+    assert transport.withdraw(future) == 0
+    gateway.send_kept()
+    assert _result(future).output[0] == 8.0
+    assert gateway.cancels == []
+
+
+def test_what_has_not_left_is_never_sent(
+    mosquitto: Broker, site: Site, ask: Ask, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, gateway = site.pair(mosquitto.address)
+    session = transport.connection._session
+    assert session is not None
+    # As while the socket takes nothing more: what is published is queued, and stays there.
+    monkeypatch.setattr(session, "flush", lambda: True)
+    with session._writing:
+        first, second = (transport.submit(ask(frame=frame, values=5_000)) for frame in (1, 2))
+    before_bytes = transport.connection.backlog_bytes
+    assert before_bytes >= 40_000
+    assert not transport.connection.drop(bytes(16))
+    assert transport.withdraw(second) == 0
+    error = second.exception(timeout=0)
+    assert isinstance(error, OffloadCancelled)
+    assert (error.queue_ms, error.compute_ms) == (None, None)
+    assert transport.connection.backlog_bytes <= before_bytes - 20_000
+    monkeypatch.undo()
+    assert _result(first).output[0] == 1.0
+    assert _result(transport.submit(ask(frame=3))).output[0] == 3.0
+    assert (gateway.requests, gateway.cancels) == (2, [])
+    assert transport.counters.cancelled == 1
 
 
 def test_silence_opens_the_circuit_and_a_ping_closes_it(

@@ -122,9 +122,20 @@ def test_a_request_is_overdue_once() -> None:
 def test_what_was_not_sent_leaves_no_trace() -> None:
     table = _table(ManualClock())
     table.begin(_key(1), size_bytes=10, budget_ms=20, context="")
-    table.withdraw(_key(1))
+    table.forget(_key(1))
     assert table.in_flight() == (0, 0)
     assert table.find(_key(1)) is Verdict.UNKNOWN
+
+
+def test_a_request_is_found_by_its_future_until_it_ends() -> None:
+    table = _table(ManualClock())
+    future = table.begin(_key(1), size_bytes=10, budget_ms=20, context="gw-1")
+    ticket = table.ticket_of(future)
+    assert ticket is not None
+    assert (ticket.key, ticket.context) == (_key(1), "gw-1")
+    assert table.ticket_of(Future()) is None
+    table.complete(_key(1), 7)
+    assert table.ticket_of(future) is None
 
 
 def test_what_is_under_way_cannot_be_cancelled() -> None:

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgeexit.errors import WireError
 from edgeexit.transport import wire
+from edgeexit.transport.frames import CANCEL_BYTES, cancel
 from edgeexit.transport.status import Status
 from edgeexit.transport.wire import Frame, Header, Kind, TensorHeader, WireTensor, decode, encode
 
@@ -245,6 +246,32 @@ def test_what_a_receiver_would_refuse_is_not_sent() -> None:
             encode(header, refused)
     with pytest.raises(WireError):
         WireTensor.of("a", np.array([object()]))
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16), st.integers(0, 255))
+def test_a_cancel_has_one_size_and_names_its_request(request_id: bytes, digest: bytes, boundary: int) -> None:
+    data = cancel(request_id, bundle_digest=digest, boundary=boundary)
+    assert len(data) == CANCEL_BYTES
+    frame = decode(data)
+    assert frame.tensors == ()
+    header = frame.header
+    assert (header.kind, header.request_id, header.bundle_digest, header.stage_in) == (
+        Kind.CANCEL,
+        request_id,
+        digest,
+        boundary,
+    )
+
+
+@given(st.integers(5, 200))
+def test_a_kind_of_a_later_version_is_refused_as_malformed(kind: int) -> None:
+    data = cancel(bytes(16), bundle_digest=bytes(16), boundary=0)
+    length = int.from_bytes(data[8:12], "little")
+    packed = msgspec.msgpack.encode([kind, *msgspec.msgpack.decode(data[16 : 16 + length])[1:]])
+    prefix = struct.pack("<4sBBHII", b"EEXF", 1, 0, 0, len(packed), zlib.crc32(packed))
+    with pytest.raises(WireError) as caught:
+        decode(prefix + packed + bytes(-(16 + len(packed)) % 16))
+    assert caught.value.status == Status.MALFORMED
 
 
 def test_every_status_but_ok_has_its_word() -> None:
