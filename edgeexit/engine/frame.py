@@ -51,21 +51,38 @@ class Spent:
     offloads: int = 0
     uplink_bytes: int = 0
     network_ms: float = 0.0
-    """Time spent on sending and on waiting for replies, those in progress left out,"""
+    """What sending and waiting for replies took while nothing was in hand, those in progress left out,"""
     network_since_ms: float | None = None
-    """and since when one is in progress."""
+    """since when one is in progress,"""
+    network_in_hand: bool = False
+    """and whether there was something in hand then."""
     decision_us: list[float] = field(default_factory=list)
     route: list[Decision] = field(default_factory=list)
 
-    def begin_network(self, now_ms: float) -> None:
-        """Begin to send, or to wait for a reply."""
+    def begin_network(self, now_ms: float, *, in_hand: bool) -> None:
+        """Begin to send, or to wait for a reply; `in_hand` says that there is something to answer with."""
+        self.network_in_hand = in_hand
         self.network_since_ms = now_ms
 
     def end_network(self, now_ms: float) -> None:
         """End it."""
         since_ms, self.network_since_ms = self.network_since_ms, None
-        if since_ms is not None:
+        if since_ms is not None and not self.network_in_hand:
             self.network_ms += now_ms - since_ms
+
+    def held_up_ms(self, now_ms: float, *, first_ms: float, due_ms: float) -> float:
+        """How long the network can have held up an answer that is given now.
+
+        With something in hand the timer answers at the deadline, whatever was and is sent or awaited: only a
+        sending that goes on past it can keep the timer from running.
+        Units: first_ms, when something came in hand; due_ms, when it was to be emitted.
+        """
+        since_ms = self.network_since_ms
+        if since_ms is not None and self.network_in_hand:
+            return max(0.0, now_ms - max(since_ms, due_ms))
+        if first_ms <= due_ms:
+            return 0.0
+        return self.network_ms + (0.0 if since_ms is None else now_ms - since_ms)
 
 
 class OpenFrame:
@@ -82,6 +99,7 @@ class OpenFrame:
         "_clock",
         "_emit",
         "_expiry",
+        "_first_ms",
         "_judge",
         "_latency_ms",
         "_link_up",
@@ -119,8 +137,9 @@ class OpenFrame:
         captured_ms = frame.captured_ms
         self._latency_ms = budgets.budget(captured_ms).latency_ms
         self._change_ms = budgets.next_change_ms(captured_ms)
-        self._expiry = Expiry(captured_ms, self._latency_ms)
+        self._expiry: Expiry | None = None
         self._overdue = False
+        self._first_ms = inf
 
     @property
     def answer(self) -> Answer | None:
@@ -172,22 +191,23 @@ class OpenFrame:
             at_ms = self._change_ms
             self._change_ms = budgets.next_change_ms(at_ms)
             self._becomes(at_ms, budgets.budget(at_ms).latency_ms)
-        self._becomes(now_ms, budgets.budget(now_ms).latency_ms)
-
-    def _deadline_ms(self) -> float:
-        """The budget in force; what it was at the end where the frame was missed before."""
-        missed_ms = self._expiry.at_ms - self.frame.captured_ms
-        return min(self._latency_ms, missed_ms) if self._expiry.over else self._latency_ms
+        latency_ms = budgets.budget(now_ms).latency_ms
+        if latency_ms != self._latency_ms:
+            self._becomes(now_ms, latency_ms)
 
     def _becomes(self, at_ms: float, latency_ms: float) -> None:
-        if latency_ms != self._latency_ms:
-            self._latency_ms = latency_ms
-            self._expiry.change(at_ms, latency_ms)
+        if self._expiry is None:
+            # Made late: the budget of most frames never changes.
+            self._expiry = Expiry(self.frame.captured_ms, self._latency_ms)
+        self._latency_ms = latency_ms
+        self._expiry.change(at_ms, latency_ms)
 
     def hold(self, exit_index: int, output: NDArray[np.float32]) -> None:
         """Count a stage run here and keep what its exit said, judged when asked for. Shapes: output (C,)."""
         with self._lock:
             self.spent.stages_run += 1
+            if not self.in_hand:
+                self._first_ms = self._clock()
             self._unjudged.append((exit_index, output))
         if self._overdue:
             self.close("deadline")
@@ -201,6 +221,8 @@ class OpenFrame:
     def offer(self, finding: Finding) -> None:
         """Weigh a finding against the one in hand; the better of the two stays in hand."""
         with self._lock:
+            if not self.in_hand:
+                self._first_ms = self._clock()
             self._weigh_held()
             self._weigh(finding)
         if self._overdue:
@@ -242,8 +264,11 @@ class OpenFrame:
     def _compose(self, finding: Finding, reason: str) -> Answer:
         now_ms = self._clock()
         self._follow(now_ms)
+        deadline_ms, expiry = self._latency_ms, self._expiry
+        if expiry is not None and expiry.over:
+            # Missed before, it stays so.
+            deadline_ms = min(deadline_ms, expiry.at_ms - self.frame.captured_ms)
         evidence, spent = finding.evidence, self.spent
-        since_ms = spent.network_since_ms
         return Answer(
             frame=self.frame.number,
             source=self.frame.source,
@@ -255,7 +280,7 @@ class OpenFrame:
             place=finding.place,
             captured_ms=self.frame.captured_ms,
             latency_ms=now_ms - self.frame.captured_ms,
-            deadline_ms=self._deadline_ms(),
+            deadline_ms=deadline_ms,
             reason=reason,
             stages_run=spent.stages_run,
             offloads=spent.offloads,
@@ -263,6 +288,6 @@ class OpenFrame:
             link_up=self._link_up(),
             decision_us=tuple(spent.decision_us),
             route=tuple([f"{each.action.value}:{each.reason}" for each in spent.route]),
-            network_ms=spent.network_ms + (0.0 if since_ms is None else now_ms - since_ms),
-            cut=self._expiry.cut,
+            network_ms=spent.held_up_ms(now_ms, first_ms=self._first_ms, due_ms=self._due_ms(deadline_ms)),
+            cut=expiry is not None and expiry.cut,
         )

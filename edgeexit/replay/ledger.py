@@ -52,7 +52,7 @@ class Ledger:
     ) -> float:
         """Write an answer down; gives the budget in force.
 
-        Units: blocked_ms, what the frame has spent on sending and on waiting for replies.
+        Units: blocked_ms, what sending and waiting for replies can have delayed it.
         """
         world = self._world
         self.emitted_ms[frame] = now_ms

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeexit.decide.answer import Answer
-from edgeexit.decide.budget import Budget, BudgetSource, LatestBudget
+from edgeexit.decide.answer import Answer, Fate
+from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget
 from edgeexit.decide.decision import Evidence
 from edgeexit.engine.frame import GUARD_FRACTION, GUARD_MS, Frame, OpenFrame
 from edgeexit.replay.deadlines import DeadlineSchedule
@@ -125,3 +125,45 @@ def test_a_deadline_that_has_passed_without_anything_in_hand_is_forgotten_when_t
     played.frame.look(98.0)
     # It is worth emitting, and was missed all the same.
     assert (played.emitted[0].latency_ms, played.emitted[0].deadline_ms) == (98.0, 20.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), lengths_ms), max_size=6), lengths_ms, st.integers(21, 300))
+def test_the_network_counts_where_the_first_answer_would_have_been_in_time_without_it(
+    before: list[tuple[bool, int]], takes: int, budget: int
+) -> None:
+    played = Played(FixedBudget(Budget(float(budget))), 0.0)
+    frame, spent_ms = played.frame, 0
+    for on_network, length in before:
+        if on_network:
+            frame.spent.begin_network(played.now_ms, in_hand=frame.in_hand)
+            spent_ms += length
+        played.now_ms += length
+        frame.spent.end_network(played.now_ms)
+    first_ms = played.now_ms + takes
+    played.until_answered(played.now_ms, first_ms)
+    answer = played.emitted[0]
+    if first_ms <= budget:
+        assert answer.fate is Fate.ON_TIME
+    else:
+        assert answer.fate is (Fate.LATE_NETWORK if first_ms - spent_ms <= budget else Fate.LATE_COMPUTE)
+
+
+@given(st.integers(0, 60), lengths_ms, st.integers(0, 60), st.booleans())
+def test_a_timer_that_wakes_late_was_kept_by_a_sending_or_by_the_board(
+    sent_before: int, first: int, late: int, is_sending: bool
+) -> None:
+    played = Played(FixedBudget(Budget(200.0)), 0.0)
+    frame = played.frame
+    frame.spent.begin_network(0.0, in_hand=frame.in_hand)
+    frame.spent.end_network(sent_before)
+    played.now_ms = sent_before + first
+    frame.hold(0, OUTPUT)
+    if is_sending:
+        frame.spent.begin_network(190.0, in_hand=frame.in_hand)
+    assert frame.look(played.now_ms) == 198.0
+    played.now_ms = 198.0 + late
+    frame.look(played.now_ms)
+    answer = played.emitted[0]
+    assert answer.network_ms == (late if is_sending else 0)
+    expected = Fate.LATE_NETWORK if is_sending else Fate.LATE_COMPUTE
+    assert answer.fate is (expected if late > 2 else Fate.ON_TIME)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeexit.decide.decision import Action, Decision, Situation
 from edgeexit.replay.controller import ControllerFactory, controller_of
@@ -140,3 +142,58 @@ def test_waiting_past_a_deadline_that_nobody_cut_is_the_networks_doing(
     patient = controller_of(lambda _p, _r: _SendsAndWaits(anytime=False))
     outcome = run(far, recording, CutInEveryFrame(at_ms=1.0, to_ms=150.0), patient)
     assert (outcome.fates == LATE_NETWORK).all()
+
+
+@dataclass(frozen=True, slots=True)
+class AnyBudgets:
+    """Budgets that change at any moment. Units: ms."""
+
+    steps: tuple[tuple[float, float], ...]
+
+    @property
+    def name(self) -> str:
+        return "any-budgets"
+
+    def draw(self, random: np.random.Generator, *, frames: int, period_ms: float) -> DeadlineSchedule:
+        starts, budgets = [0.0], [120.0]
+        for length_ms, budget_ms in self.steps:
+            starts.append(starts[-1] + length_ms)
+            budgets.append(budget_ms)
+        return DeadlineSchedule(starts, budgets)
+
+
+class _Erratic:
+    """Sends, waits, computes and answers by no rule."""
+
+    name = "erratic"
+    anytime = True
+
+    def __init__(self, actions: list[Action]) -> None:
+        self._actions = actions
+        self._turn = 0
+
+    def decide(self, situation: Situation) -> Decision:
+        self._turn += 1
+        action = self._actions[self._turn % len(self._actions)]
+        return Decision(action, "whim", situation.options[0] if situation.options else None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(5.0, 400.0), st.floats(20.0, 400.0)), max_size=20),
+    st.lists(st.sampled_from(list(Action)), min_size=3, max_size=9),
+)
+def test_with_an_answer_in_hand_nothing_makes_it_late_but_a_cut(
+    scenario: Scenario, recording: Recording, steps: list[tuple[float, float]], actions: list[Action]
+) -> None:
+    each = replace(scenario, deadlines=AnyBudgets(tuple(steps)), period_ms=PERIOD_MS, frames=40)
+    outcome = simulate(each, recording, controller_of(lambda _p, _r: _Erratic(actions)), 1)
+    late = np.isin(outcome.fates, (LATE_NETWORK, LATE_COMPUTE))
+    # The first that came in hand, and it came too late.
+    assert (outcome.stages_run[late] <= 1).all()
+    assert (outcome.exits[late & ~outcome.remote] == 0).all()
+    assert (outcome.sends[outcome.fates == LATE_NETWORK] > 0).all()
+    answered = np.isfinite(outcome.emitted_ms)
+    in_time = outcome.emitted_ms <= outcome.expiry_ms + 1e-6
+    assert in_time[answered & (outcome.fates == ON_TIME)].all()
+    assert not (in_time & late).any()
