@@ -18,7 +18,7 @@ class Fate(str, Enum):
 
     ON_TIME = "on-time"
     LATE_COMPUTE = "late-compute"
-    """Stages took too long, or had to wait for those of another frame."""
+    """Stages took too long, had to wait for those of another frame, or the board gave them no time."""
     LATE_NETWORK = "late-network"
     """Without sending and waiting for replies it would have been in time."""
     LATE_CUT = "late-cut"
@@ -28,9 +28,10 @@ class Fate(str, Enum):
 def fate_of(late_ms: float, *, network_ms: float, cut: bool) -> Fate:
     """The fate of an answer.
 
-    Units: late_ms, emission less the last moment at which it counted; network_ms, what its frame had
-    spent on sending and on waiting for replies. `cut` says that the last moment was that of a cut which
-    left nothing.
+    Units: late_ms, emission less the last moment at which it counted; network_ms, what sending and
+    waiting for replies can have delayed it: all of it from before there was anything to answer with, if
+    that came too late, else what a sending took after the deadline. `cut` says that the last moment was
+    that of a cut which left nothing.
     """
     if late_ms <= 0.0:
         return Fate.ON_TIME
@@ -60,10 +61,10 @@ class Answer:
 
     Units: captured_ms, the device's monotonic clock; latency_ms, capture to emission; deadline_ms,
     the latency budget in force at emission, or at the end that the frame had missed before; score and
-    quality, fractions; decision_us, one entry for each time that the policy was asked; network_ms, spent
-    on sending and on waiting for replies, None where the device did not tell. `route` names each decision
-    in order, action and reason, also those that an earlier one had made beforehand (its stretch). `cut`
-    says that the budget was cut to less than had already passed.
+    quality, fractions; decision_us, one entry for each time that the policy was asked; network_ms, what
+    sending and waiting for replies can have delayed it, None where the device did not tell. `route` names
+    each decision in order, action and reason, also those that an earlier one had made beforehand (its
+    stretch). `cut` says that the budget was cut to less than had already passed.
     Shapes: output (C,) logits of the exit that answered.
     """
 

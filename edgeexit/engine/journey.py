@@ -223,7 +223,7 @@ class Journey:
             return
         tensors = self._input if option.boundary == 0 else self._boundary
         began_ms = parts.clock()
-        frame.spent.begin_network(began_ms)
+        frame.spent.begin_network(began_ms, in_hand=frame.in_hand)
         self._flight = parts.offloads.send(frame, option, tensors, frame.remaining_ms(began_ms))
         frame.spent.end_network(parts.clock())
         # Refused by our own side (no credit, too large, link just lost): asking again would loop.
@@ -235,7 +235,8 @@ class Journey:
         frame, began_ms = self._frame, self._parts.clock()
         remaining_ms = frame.remaining_ms(began_ms)
         pause_ms = min(wait_ms if wait_ms is not None else WAIT_MS, WAIT_MS, max(remaining_ms, 0.0))
-        frame.spent.begin_network(began_ms)
+        if not frame.in_hand:
+            frame.spent.begin_network(began_ms, in_hand=False)
         if frame.wake.wait(pause_ms / 1000.0):
             frame.wake.clear()
         frame.spent.end_network(self._parts.clock())

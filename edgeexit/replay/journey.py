@@ -267,8 +267,14 @@ class DeviceRun:
     def _count_wait(self, now_ms: float) -> None:
         """Count what was waited until now, which is time that the network cost."""
         if self._waiting:
-            self._blocked_ms += now_ms - self._wait_began_ms
+            if self._held_up:
+                self._blocked_ms += now_ms - self._wait_began_ms
             self._wait_began_ms = now_ms
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether sending and waiting can delay the answer: with one in hand the timer gives it in time."""
+        return self._best is None or not self._anytime
 
     # The deadline timer
 
@@ -308,7 +314,8 @@ class DeviceRun:
             return now_ms
         self._flight = flight
         self._sends += 1
-        self._blocked_ms += option.encode_ms
+        if self._held_up:
+            self._blocked_ms += option.encode_ms
         self._spending.sent(option.payload_bytes)
         ledger.sends[frame] = self._sends
         ledger.uplink_bytes[frame] += option.payload_bytes
@@ -344,6 +351,7 @@ class DeviceRun:
         last = world.last_exit
         exit_ = last if flight.exit is None else flight.exit
         ledger.downlink_bytes[frame] += REPLY_BYTES
+        self._count_wait(now_ms)
         if self._open and frame == self._frame and (self._best is None or self._best.exit < exit_):
             self._best = self._evidence[exit_]
             self._best_remote = True
@@ -351,9 +359,10 @@ class DeviceRun:
             if exit_ < last:
                 # A gateway that ran out of time: an answer in hand like one computed here.
                 self._best_quality = world.quality[world.samples[frame]][exit_]
+                if self._anytime and world.remaining_ms(self._captured_ms, now_ms) <= TOLERANCE_MS:
+                    self._close(now_ms, by_timer=True)
                 return
             self._best_quality = world.option_quality[world.samples[frame]][world.option_index[flight.option]]
-            self._count_wait(now_ms)
             self._close(now_ms)
         elif ledger.by_timer[frame] or now_ms > world.expiry_ms[frame]:
             ledger.offloads.late += 1
