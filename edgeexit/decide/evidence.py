@@ -51,10 +51,13 @@ def _score_array(logits: NDArray[np.float32], temperature: float) -> tuple[int, 
         return label, 0.0
     largest /= temperature
     if -EXPONENT_CAP < largest < EXPONENT_CAP:
-        total = float(np.add.reduce(np.exp(logits / np.float32(temperature))))
+        roots = logits / (2.0 * temperature)
     else:
-        total = float(np.add.reduce(np.exp((logits - logits[label]) / np.float32(temperature))))
+        roots = (logits - logits[label]) / (2.0 * temperature)
         largest = 0.0
+    np.exp(roots, roots)
+    # The square of e^(x/2) is e^x, and the sum of squares is one call without a second array.
+    total = float(roots.dot(roots))
     # A NaN among the others makes the sum NaN.
     return label, min(1.0, exp(largest) / total) if isfinite(total) else 0.0
 

@@ -41,8 +41,8 @@ class Judge:
     def surely_below(self, exit_index: int, output: NDArray[np.float32], score: float) -> bool:
         """Whether this output scores less than `score`, and not 0, as far as a glance tells.
 
-        The two largest logits bound the largest probability from above; False where that is not enough,
-        and for outputs that say nothing. Shapes: output (C,).
+        The largest logit and the largest of most others bound the largest probability from above; False
+        where that is not enough, and for outputs that say nothing. Shapes: output (C,).
         """
         bound = score - SCORE_ERROR
         if not bound > 0.0 or self._task != "classification" or output.size < 2:
@@ -50,11 +50,18 @@ class Judge:
             return 0.0 < evidence.score < score
         if bound >= 1.0:
             bound = 1.0 - SCORE_ERROR
-        ordered = output.copy()
-        ordered.partition(-2)  # NaN is last where there is one
-        second: float = ordered.item(-2)
-        ahead: float = (ordered.item(-1) - second) / self._scales[exit_index]
-        return -inf < second and ahead < log(bound / (1.0 - bound))
+        # After a stage every call of numpy costs 10 µs: two of the same one, and a third where it matters.
+        place = output.argmax()  # the first NaN where there is one
+        largest: float = output.item(place)
+        before, behind = output[:place], output[place + 1 :]
+        more, fewer = (before, behind) if before.size >= behind.size else (behind, before)
+        nearest = self._scales[exit_index] * log(bound / (1.0 - bound))
+        for others in (more, fewer):
+            if others.size:
+                other: float = others.item(others.argmax())
+                if -inf < other and largest - other < nearest:
+                    return True
+        return False
 
     def judge(self, exit_index: int, output: NDArray[np.float32]) -> Evidence:
         """What this output of this exit says. Shapes: output (C,)."""
