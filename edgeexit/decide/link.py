@@ -44,6 +44,10 @@ HOLD_FIRST_MS = 1000.0
 HOLD_LAST_MS = 10_000.0
 # A payload this much later than predicted no longer holds back probes: it may be lost.
 OVERDUE_MS = 1000.0
+# A payload that takes so many times what was predicted was held up for a reason of its own more often than
+# by the link: another one may come through at once, and tells. Between one and four times the development
+# traces hardly tell a difference.
+HELD_UP = 2.0
 # Downlink is told apart only for replies of at least this size; class scores are far smaller.
 # Probes up to this size measure the round trip, larger ones the goodput.
 SMALL_BYTES = 2048
@@ -70,7 +74,7 @@ class _Exchange:
     predicted_ms: float
     idle: bool
     lost: bool = False
-    """A probe sent after it came back before it: it will not come, and holds up nothing."""
+    """What was sent after it came back before it: it may not come, and holds up nothing."""
 
 
 class LinkEstimator:
@@ -173,6 +177,7 @@ class LinkEstimator:
         self._held_until_ms = -inf
         if exchange is None:
             return
+        self._overtake(exchange.sent_ms, now_ms)
         queue_ms = min(max(0.0, queue_ms), elapsed_ms) if isfinite(queue_ms) else 0.0
         compute_ms = min(max(0.0, compute_ms), elapsed_ms) if isfinite(compute_ms) else 0.0
         self._server.observe(exchange.option.boundary, queue_ms, compute_ms, now_ms)
@@ -289,6 +294,8 @@ class LinkEstimator:
             up=self._connected and not self._closed and now_ms >= self._held_until_ms,
             measured=goodput.measured or bool(self._pings),
             busy=bool(waiting),
+            # Only one is sent past it: where it is the link that stands, all would stand in a queue.
+            held_up=len(waiting) == 1 and slowest > HELD_UP,
             rtt_ms=self._rtt_ms,
             fixed_ms=self._rtt_ms + self._downlink_ms,
             ms_per_byte=goodput.ms_per_byte * slowest,
@@ -310,6 +317,12 @@ class LinkEstimator:
         self._activity_ms = now_ms
         self._failures = 0
         self._closed = False
+
+    def _overtake(self, sent_ms: float, now_ms: float) -> None:
+        """What is overdue although a payload that was sent after it is back holds up nothing."""
+        for exchange in self._in_flight.values():
+            if exchange.sent_ms < sent_ms and now_ms - exchange.sent_ms > exchange.predicted_ms:
+                exchange.lost = True
 
     def _count_failure(self, now_ms: float) -> None:
         self._failures += 1

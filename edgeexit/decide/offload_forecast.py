@@ -18,7 +18,8 @@ SLOW_SHARE = 0.1
 # Mobile goodput may recover at any moment without telling: while nothing is queued, the weight of one
 # exchange, and of one more for each second since the last, says that the goodput may be anything around
 # its level or its usual one (a factor of e either way), but the round trip is never much shorter than it
-# was. Without it a slow spell would be learnt for good.
+# was. Without it a slow spell would be learnt for good. The weight of one exchange says so, too, beside a
+# single payload that is held up: a lost packet or a slow request is nothing to the next one.
 RECOVERY_WEIGHT = 1.0
 RECOVERY_WEIGHT_A_SECOND = 1.0
 RECOVERY_SPREAD = 1.0
@@ -39,13 +40,13 @@ class OffloadForecast:
     left; ahead_ms, the same when the payload in flight was sent; usual_ms_per_byte, of the time before a
     slow spell; residuals and censored, logarithms of measured over predicted, sorted; censored ones are
     of payloads in flight that are overdue, which took at least that long; widening, factor on those
-    logarithms; age_ms, since the last exchange.
+    logarithms; age_ms, since the last exchange. `busy` says that something is in flight, `held_up` that it
+    is one payload that may be late for a reason of its own.
     """
 
     __slots__ = (
         "_ahead_ms",
         "_backlog_ms",
-        "_busy",
         "_censored",
         "_fixed_ms",
         "_hope_weight",
@@ -66,6 +67,7 @@ class OffloadForecast:
         up: bool,
         measured: bool,
         busy: bool,
+        held_up: bool,
         rtt_ms: float,
         fixed_ms: float,
         ms_per_byte: float,
@@ -81,7 +83,6 @@ class OffloadForecast:
     ) -> None:
         self._up = up
         self._measured = measured
-        self._busy = busy
         self._rtt_ms = rtt_ms
         self._fixed_ms = fixed_ms
         self._ms_per_byte = ms_per_byte
@@ -90,7 +91,9 @@ class OffloadForecast:
         self._widening = widening
         self._usual_ms_per_byte = min(usual_ms_per_byte, ms_per_byte)
         # Hope takes its weight from what was measured, so that both together are a probability.
-        self._hope_weight = 0.0 if busy else RECOVERY_WEIGHT + RECOVERY_WEIGHT_A_SECOND * age_ms / 1000.0
+        self._hope_weight = RECOVERY_WEIGHT if held_up else 0.0
+        if not busy:
+            self._hope_weight = RECOVERY_WEIGHT + RECOVERY_WEIGHT_A_SECOND * age_ms / 1000.0
         self._residuals = residuals
         self._total = total
         self._censored = censored
@@ -108,16 +111,16 @@ class OffloadForecast:
         left_ms = limit_ms - encode_ms - quick_ms
         if not (self._up and left_ms > 0.0):
             return 0.0
-        network_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
+        network_ms = clear_ms = self._fixed_ms + option.payload_bytes * self._ms_per_byte
         if self._backlog_ms > encode_ms:
             # Bytes that are still queued drain while the payload is being encoded.
             network_ms += self._backlog_ms - encode_ms
         chance = QUICK_SHARE * self._within(left_ms, network_ms)
         chance += TYPICAL_SHARE * self._within(left_ms + quick_ms - typical_ms, network_ms)
         chance += SLOW_SHARE * self._within(left_ms + quick_ms - slow_ms, network_ms)
-        if not self._busy:
+        if self._hope_weight > 0.0:
             slower_ms = option.payload_bytes * (self._ms_per_byte - self._usual_ms_per_byte)
-            chance += self._hope(left_ms, network_ms - slower_ms)
+            chance += self._hope(left_ms, clear_ms - slower_ms)
         return chance
 
     def reply_probability(self, in_flight: InFlight, limit_ms: float) -> float:

@@ -180,6 +180,11 @@ def test_sure_answers_leave_early() -> None:
     assert (worse.action, worse.reason) == (Action.EXIT, "confident")
 
 
+def test_deeper_exits_that_seem_worse_within_the_error_of_a_bin_are_still_reached() -> None:
+    seemingly = HedgedGain().decide(after_first((0.56, 0.54, 0.54, 0.55)))
+    assert (seemingly.action, seemingly.reason) == (Action.CONTINUE, "deeper")
+
+
 def test_doubtful_answers_compute_on_unless_energy_has_a_price() -> None:
     """An expected improvement of nothing is only an estimate while the answer itself is doubtful."""
     policy = HedgedGain(tables=TABLES)
