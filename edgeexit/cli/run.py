@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ def run(
         answer = engine.answer(Frame(0, image.name, monotonic_ms(), pixels))
     runner.close()
     if as_json:
-        show_json(msgspec.json.encode(answer))
+        show_json(msgspec.json.encode(replace(answer, output=tuple(answer.output))))
     else:
         _show(answer, opened)
 

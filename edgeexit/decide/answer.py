@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Place(str, Enum):
@@ -55,6 +61,45 @@ class OffloadOutcome(str, Enum):
     """No reply: the frame was answered before, and the gateway let go of the request, or it never left."""
 
 
+class Output(Sequence[float]):
+    """What an exit said, as it came: numbers of Python's are made where somebody asks for them.
+
+    Making a thousand of them takes longer than a decision. It equals every sequence of the same numbers.
+    Shapes: values (C,), not changed any more.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self._values = values
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[float, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> float | tuple[float, ...]:
+        if isinstance(index, slice):
+            return tuple(self._values[index].tolist())
+        return float(self._values[index])
+
+    def __len__(self) -> int:
+        return self._values.size
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._values.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The one answer of a frame.
@@ -73,7 +118,7 @@ class Answer:
     label: int | None
     score: float
     quality: float
-    output: tuple[float, ...]
+    output: Sequence[float]
     exit: int
     place: Place
     captured_ms: float

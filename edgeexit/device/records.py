@@ -97,9 +97,10 @@ _decoders = {tag: msgspec.json.Decoder(kind) for tag, kind in _TYPES.items()}
 
 def encode_record(record: LogRecord) -> bytes:
     """The record as one line of JSON, newline included."""
-    if isinstance(record, Answer) and not all(map(isfinite, record.output)):
+    if isinstance(record, Answer):
+        output = tuple(record.output)
         # JSON knows no infinity; logits that are none are worth nothing to a reader.
-        record = replace(record, output=())
+        record = replace(record, output=output if all(map(isfinite, output)) else ())
     return _TAGS[type(record)] + _encoder.encode(record)[1:] + b"\n"
 
 
@@ -112,6 +113,8 @@ def decode_record(line: bytes, *, place: str = "record") -> LogRecord:
         if decoder is None:
             raise _not_a_record(place, "unknown type")
         record: LogRecord = decoder.decode(line)
+        if isinstance(record, Answer):
+            record = replace(record, output=tuple(record.output))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_a_record(place, str(error)) from error
     return record

@@ -10,7 +10,7 @@ from threading import Event, Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.decide.answer import Answer, Place
+from edgeexit.decide.answer import Answer, Output, Place
 from edgeexit.decide.budget import BudgetSource, Expiry
 from edgeexit.decide.decision import Decision, Evidence
 from edgeexit.decide.evidence import best
@@ -275,7 +275,7 @@ class OpenFrame:
             label=evidence.label,
             score=evidence.score,
             quality=evidence.quality,
-            output=tuple(finding.output.tolist()),
+            output=Output(finding.output),
             exit=evidence.exit,
             place=finding.place,
             captured_ms=self.frame.captured_ms,
