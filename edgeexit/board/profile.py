@@ -56,6 +56,16 @@ class Sensors(_Table, frozen=True):
     throttling: Literal["vcgencmd", "cooling-device"] | None = None
 
 
+class Radio(_Table, frozen=True):
+    """What sending takes, as somebody measured it on this board: what is drawn beyond the idle board's power.
+
+    Units: sending_mj_per_byte, of the payload.
+    """
+
+    sending_mj_per_byte: float
+    source: str
+
+
 class NetworkTime(_Table, frozen=True):
     """Time of one forward pass of a whole network on this board, as somebody published it."""
 
@@ -91,6 +101,7 @@ class Profile(_Table, frozen=True, kw_only=True):
     hardware: Hardware = Hardware()
     runtime: RuntimeChoice
     sensors: Sensors = Sensors()
+    radio: Radio | None = None
     times: tuple[NetworkTime, ...] = ()
     slowdown: Slowdown | None = None
 
@@ -127,7 +138,14 @@ def parse_profile(content: bytes, *, file: str, name: str) -> Profile:
             key="name",
             why=f"the file is of {name}, the name says {profile.name}",
         )
-    slowdown = profile.slowdown
+    radio, slowdown = profile.radio, profile.slowdown
+    if radio is not None and not 0.0 <= radio.sending_mj_per_byte < float("inf"):
+        raise ConfigError(
+            f"{file}: radio.sending_mj_per_byte cannot be used",
+            file=file,
+            key="radio.sending_mj_per_byte",
+            why="energy is zero or more, and finite",
+        )
     if slowdown is not None and not (slowdown.factor >= 1.0 and slowdown.reference_ms > 0.0):
         raise ConfigError(
             f"{file}: slowdown.factor cannot be used",

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from edgeexit.board.profile import read_profile
+from edgeexit.decide.spending import checked_mj_per_byte
 from edgeexit.errors import ConfigError
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
 from edgeexit.replay.controller import ControllerFactory
@@ -27,6 +28,7 @@ from edgeexit.replay.scenarios import (
     grid_row,
     vit_tiny,
 )
+from edgeexit.replay.world import EnergyTerms
 
 # The name that stands for the machine that made the recording.
 THIS = "this"
@@ -58,6 +60,7 @@ class GridWords:
     workers: int = 1
     queue: str = QueueOrder.EARLIEST_DEADLINE.value
     bytes_per_s: float | None = None
+    energy: EnergyTerms | None = None
 
 
 def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
@@ -83,6 +86,22 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
         delay = delay_of(words.round_trip)
         links = [replace(link, delay=delay) for link in links]
     return [_row(words, profile, link) for link in links]
+
+
+def energy_of(
+    power_mw: float | None, *, board_mw: float | None, sending_mj_per_byte: float | None
+) -> EnergyTerms | None:
+    """The terms of a budget of energy; None without one. Raises: ConfigError."""
+    if power_mw is None:
+        if board_mw is not None or sending_mj_per_byte is not None:
+            raise ConfigError("energy has no budget", key="power-mw", fix="add --power-mw")
+        return None
+    for key, value in (("power-mw", power_mw), ("board-mw", board_mw)):
+        if value is not None and not 0.0 < value < float("inf"):
+            raise ConfigError(f"a power of {value:g} mW", key=key, fix="more than 0")
+    if sending_mj_per_byte is not None:
+        checked_mj_per_byte(sending_mj_per_byte)
+    return EnergyTerms(power_mw, board_mw, sending_mj_per_byte)
 
 
 def delay_of(word: str) -> LinkDelay:
@@ -156,7 +175,7 @@ def _row(words: GridWords, profile: CostProfile, link: Link) -> GridRow:
         outages=words.outages,
         byte_price=words.byte_price,
     )
-    row = replace(row, scenario=replace(row.scenario, bytes_per_s=words.bytes_per_s))
+    row = replace(row, scenario=replace(row.scenario, bytes_per_s=words.bytes_per_s, energy=words.energy))
     if words.devices > 1:
         fleet = Fleet(words.devices, words.workers, QueueOrder(words.queue))
         named = replace(row.scenario, name=f"{row.scenario.name}|{fleet.name}")

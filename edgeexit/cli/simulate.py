@@ -71,6 +71,16 @@ def simulate(
         float | None,
         typer.Option(help="Long-run budget of payload bytes, kept by a price that rises and falls."),
     ] = None,
+    power_mw: Annotated[
+        float | None,
+        typer.Option(help="Long-run budget of energy, kept by a price of computing and of sending."),
+    ] = None,
+    board_mw: Annotated[
+        float | None, typer.Option(help="With --power-mw: the board's power, at which stages are counted.")
+    ] = None,
+    sending_mj_per_byte: Annotated[
+        float | None, typer.Option(help="With --power-mw: what the radio takes to send a byte.")
+    ] = None,
     drift: Annotated[
         float | None,
         typer.Option(help="Share of samples whose early exits turn wrong half-way; shows what notices it."),
@@ -88,7 +98,7 @@ def simulate(
     import msgspec
 
     from edgeexit.cli.bar import Bar
-    from edgeexit.cli.grid import GridWords, chosen_policies, grid_of, numbers_of
+    from edgeexit.cli.grid import GridWords, chosen_policies, energy_of, grid_of, numbers_of
     from edgeexit.replay.recording import load_recording
     from edgeexit.replay.showcase import most_telling, showcase, strongest
     from edgeexit.replay.study import run_study
@@ -113,6 +123,7 @@ def simulate(
         workers=workers,
         queue=queue,
         bytes_per_s=bytes_per_s,
+        energy=energy_of(power_mw, board_mw=board_mw, sending_mj_per_byte=sending_mj_per_byte),
     )
     rows = grid_of(words, loaded)
     if drift is not None:

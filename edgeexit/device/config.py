@@ -76,8 +76,9 @@ class OffloadConfig(_Settings, frozen=True, kw_only=True):
     """Whether and how gateways are asked.
 
     `byte_price` is the quality that one uplink byte must buy; with `bytes_per_s` a further price rises and
-    falls so that payloads come to so many bytes a second in the long run. `pool` lets the broker pick a
-    gateway where none says that it is there; `qos` is that of tensors.
+    falls so that payloads come to so many bytes a second in the long run. `sending_mj_per_byte` is what the
+    radio takes, where somebody measured it and the board's profile does not say. `pool` lets the broker pick
+    a gateway where none says that it is there; `qos` is that of tensors.
     """
 
     enabled: bool = True
@@ -85,6 +86,7 @@ class OffloadConfig(_Settings, frozen=True, kw_only=True):
     qos: Literal[0, 1] = 0
     byte_price: float = 0.0
     bytes_per_s: float | None = None
+    sending_mj_per_byte: float | None = None
 
 
 GuaranteeName = Literal["accuracy-drop", "inconsistency"]
@@ -99,7 +101,7 @@ class PolicyConfig(_Settings, frozen=True, kw_only=True):
     exit, or answers that are not the last exit's. `audit_fraction` is the share of frames that gateways
     are asked about, to notice when the guarantee no longer holds; 0 turns that off. With `power_mw`, and
     a sensor that tells the board's power, stages have a price that keeps what they use to so many
-    milliwatts in the long run.
+    milliwatts in the long run, and so does sending where it is known what it takes.
     """
 
     name: PolicyName = "hedged-gain"
@@ -247,6 +249,9 @@ def _check(config: DeviceConfig, *, file: str) -> None:
         raise refuse("results.cap_bytes", "a results file holds at least 4096 bytes")
     if not 0.0 <= config.offload.byte_price < float("inf"):
         raise refuse("offload.byte_price", "a price is zero or more, and finite")
+    mj_per_byte = config.offload.sending_mj_per_byte
+    if mj_per_byte is not None and not 0.0 <= mj_per_byte < float("inf"):
+        raise refuse("offload.sending_mj_per_byte", "energy is zero or more, and finite")
     for key, long_run in (
         ("offload.bytes_per_s", config.offload.bytes_per_s),
         ("policy.power_mw", config.policy.power_mw),

@@ -36,6 +36,7 @@ from edgeexit.device.parts import (
     make_runner,
     make_transport,
     played_board,
+    sending_mj_per_byte,
     state_file,
 )
 from edgeexit.device.payloads import make_payloads
@@ -129,6 +130,7 @@ class Daemon:
             parts.callback(control.close)
         parts.callback(self._finish)
         profile = find_profile(config.board)
+        self._spending.sending(sending_mj_per_byte(config, profile))
         played = played_board(config.play)
         runner, stage_ms = make_runner(config, bundle, profile, played, self._environment)
         parts.callback(runner.close)

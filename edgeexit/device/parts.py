@@ -104,6 +104,14 @@ def find_profile(name: str | None) -> Profile:
     return identify() if name is None else read_profile(name)
 
 
+def sending_mj_per_byte(config: DeviceConfig, profile: Profile) -> float | None:
+    """What sending a byte takes here, as the configuration says, else the board's profile; None unknown."""
+    configured = config.offload.sending_mj_per_byte
+    if configured is not None or profile.radio is None:
+        return configured
+    return profile.radio.sending_mj_per_byte
+
+
 def played_board(config: PlayConfig) -> PlayedBoard | None:
     """The slower board to play, if any. Raises: ConfigError where nobody knows how much slower it is."""
     if config.factor is not None:

@@ -124,8 +124,8 @@ class Journey:
 
     def bytes_left(self, now_ms: float) -> int | None:
         """What the frame's budget still pays for; None where it sets no limit."""
-        budget_bytes = self._parts.budgets.budget(now_ms).uplink_bytes
-        return None if budget_bytes is None else budget_bytes - self._frame.spent.uplink_bytes
+        parts = self._parts
+        return parts.spending.bytes_left(parts.budgets.budget(now_ms), self._frame.spent.uplink_bytes)
 
     def take_back(self) -> None:
         """Once the frame is answered: no gateway need go on with it, if telling it so is worth the bytes."""

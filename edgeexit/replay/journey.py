@@ -7,14 +7,13 @@ from math import inf
 
 from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
 from edgeexit.decide.learner import FrameClosed, Learner, StageDone
-from edgeexit.decide.spending import Spending
 from edgeexit.replay.audits import ReplayedAudits
 from edgeexit.replay.controller import Controller
 from edgeexit.replay.device_link import CANCELLED, REPLY_BYTES, DeviceLink, Flight
 from edgeexit.replay.ledger import TOLERANCE_MS, Ledger
 from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.pool import GatewayPool, Schedule
-from edgeexit.replay.world import ATTEMPTS, NO_OPTIONS, World
+from edgeexit.replay.world import ATTEMPTS, NO_OPTIONS, World, spending_of
 
 # The engine asks a waiting policy again after this, in case the budget has shrunk.
 WAIT_MS = 10.0
@@ -53,7 +52,7 @@ class DeviceRun:
         self._decision_ms = scenario.profile.decision_ms
         self._overhead_ms = scenario.profile.overhead_ms
         self._result_bytes = scenario.profile.result_bytes
-        self._spending = Spending(byte_price=scenario.byte_price, bytes_per_s=scenario.bytes_per_s)
+        self._spending = spending_of(scenario)
         self._ledger = Ledger(world)
         # The frame in hand; `busy` while a stage runs, also one whose frame is answered already.
         self._frame = -1
@@ -209,8 +208,13 @@ class DeviceRun:
                 self._close(now_ms)
 
     def _situation(self, now_ms: float, remaining_ms: float) -> Situation:
-        link, flight = self._link, self._flight
+        link, flight, spending = self._link, self._flight, self._spending
         options, later = NO_OPTIONS
+        compute = self._latency.forecast(now_ms)
+        stage_energy_mj: tuple[float, ...] = ()
+        if spending.prices_energy:
+            medians_ms = [compute.median_ms(each, each + 1) for each in range(self._stage_count)]
+            stage_energy_mj = spending.stage_energy_mj(medians_ms)
         if link.up and flight is None and self._may_send and self._sends < ATTEMPTS:
             options, later = self._world.options_after[self._stages_done]
         return Situation(
@@ -220,13 +224,15 @@ class DeviceRun:
             self._stage_count,
             self._best,
             self._world.prior_quality,
-            self._latency.forecast(now_ms),
+            compute,
             link.forecast(now_ms),
             options,
             None if flight is None else InFlight(flight.option, now_ms - flight.sent_ms),
             self._sends,
-            self._spending.byte_price(now_ms),
+            spending.byte_price(now_ms),
             later,
+            spending.energy_price(now_ms),
+            stage_energy_mj,
         )
 
     def _stage_ended(self, now_ms: float, began_ms: object) -> None:
@@ -235,6 +241,7 @@ class DeviceRun:
         stage, frame = self._stages_done, self._frame
         took_ms = now_ms - began_ms
         self._latency.observe(stage, took_ms, now_ms)
+        self._spending.ran(took_ms)
         if self._learner is not None:
             self._learner.learn(StageDone(frame, stage, took_ms), now_ms)
         self._ledger.stages_run[frame] += 1

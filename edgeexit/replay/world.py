@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from edgeexit.decide.decision import Evidence, OffloadOption
+from edgeexit.decide.spending import Spending
 from edgeexit.errors import ConfigError
 from edgeexit.replay.compute import ComputeRule, ComputeTrace, Unloaded
 from edgeexit.replay.deadlines import DeadlineRule, DeadlineSchedule
@@ -46,11 +47,24 @@ class ServerModel:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyTerms:
+    """A long-run budget of energy, and what it is spent on.
+
+    Units: budget_mw; board_mw, the power at which stages are counted, None where no sensor tells it;
+    sending_mj_per_byte, None where not known.
+    """
+
+    budget_mw: float
+    board_mw: float | None = None
+    sending_mj_per_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One row of the grid: a device, its link, its gateways and what is asked of it.
 
     Units: period_ms, between frames; byte_price, quality that one uplink byte must buy; bytes_per_s, a
-    long-run budget that the device keeps by a price of its own, None without one.
+    long-run budget that the device keeps by a price of its own, None without one; so is `energy`.
     """
 
     name: str
@@ -65,6 +79,7 @@ class Scenario:
     outages: tuple[Outage, ...] = ()
     byte_price: float = 0.0
     bytes_per_s: float | None = None
+    energy: EnergyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,6 +234,20 @@ class World:
         budget_ms = self.deadlines.latency_ms(now_ms)
         guard_ms = GUARD_FRACTION * budget_ms
         return captured_ms + budget_ms - (guard_ms if guard_ms < GUARD_MS else GUARD_MS) - now_ms
+
+
+def spending_of(scenario: Scenario) -> Spending:
+    """What a device of this scenario counts and prices. Raises: ConfigError for a budget that is none."""
+    energy = scenario.energy
+    spending = Spending(
+        byte_price=scenario.byte_price,
+        bytes_per_s=scenario.bytes_per_s,
+        energy_mj_per_s=None if energy is None else energy.budget_mw,
+        sending_mj_per_byte=None if energy is None else energy.sending_mj_per_byte,
+    )
+    if energy is not None and energy.board_mw is not None:
+        spending.power(energy.board_mw / 1000.0)
+    return spending
 
 
 def world_of(

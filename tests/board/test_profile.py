@@ -79,6 +79,21 @@ def test_a_factor_below_one_is_refused() -> None:
     assert caught.value.key == "slowdown.factor"
 
 
+def test_what_a_radio_takes_is_read_and_is_absent_where_nobody_measured_it() -> None:
+    whole = board_file("profiles/raspberry-pi-4.toml").read_bytes()
+    assert read_profile("raspberry-pi-4").radio is None
+    table = b'[radio]\nsending_mj_per_byte = 0.004\nsource = "a meter"\n'
+    radio = parse_profile(whole + table, file="f", name="raspberry-pi-4").radio
+    assert radio is not None
+    assert radio.sending_mj_per_byte == 0.004
+    for wrong in (b"-0.1", b"inf", b"nan"):
+        with pytest.raises(ConfigError) as caught:
+            parse_profile(whole + table.replace(b"0.004", wrong), file="f", name="raspberry-pi-4")
+        assert caught.value.key == "radio.sending_mj_per_byte"
+    with pytest.raises(ConfigError):
+        parse_profile(whole + b"[radio]\nsending_mj_per_byte = 0.1\n", file="f", name="raspberry-pi-4")
+
+
 def test_an_unknown_board_names_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError) as caught:
         read_profile("raspberry-pi4")

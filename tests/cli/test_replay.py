@@ -149,6 +149,15 @@ def test_simulate_takes_round_trips_and_devices_that_share_a_gateway(
     assert row["fleet"] == "3 on 2, first-come"
     assert row["frames"] == 3 * 30
     assert row["oracle_own_latencies"] is not None
+    # Two of these payloads a second are more than such a radio may use: most are left out.
+    dear = ("--power-mw", 1, "--board-mw", 4000, "--sending-mj-per-byte", 0.01, "--policy", "hedged-gain")
+    saving = json.loads(say("simulate", recorded, *words, *costs, *dear, "--frames", 300).out)
+    free = json.loads(
+        say("simulate", recorded, *words, *costs, "--policy", "hedged-gain", "--frames", 300).out
+    )
+    for one, other in zip(saving, free, strict=True):
+        spent, usual = (row["policies"]["hedged-gain"]["bytes_per_frame"] for row in (one, other))
+        assert spent < 0.7 * usual
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,9 @@ def test_simulate_takes_round_trips_and_devices_that_share_a_gateway(
         (("--round-trip", "wifi-egde"), "did you mean wifi-edge?"),
         (("--round-trip", "-3"), "more than 0"),
         (("--queue", "last-come"), "first-come"),
+        (("--power-mw", "0"), "a power of 0 mW"),
+        (("--sending-mj-per-byte", "0.01"), "add --power-mw"),
+        (("--power-mw", "100", "--sending-mj-per-byte", "-1"), "zero or more"),
     ],
 )
 def test_simulate_refuses_words_that_mean_nothing(

@@ -1,11 +1,14 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeexit.board.host_name import host_id
+from edgeexit.board.profile import Radio, read_profile
 from edgeexit.device.config import DeviceConfig, load_config
+from edgeexit.device.parts import sending_mj_per_byte
 from edgeexit.errors import ConfigError
 
 SOURCE = '[source]\nkind = "directory"\npath = "images"\n'
@@ -106,6 +109,7 @@ def test_a_misspelt_key_names_file_key_and_the_nearest_one(tmp_path: Path) -> No
         (SOURCE + "[offload]\nbyte_price = -1.0\n", "offload.byte_price"),
         (SOURCE + "[offload]\nbytes_per_s = 0.0\n", "offload.bytes_per_s"),
         (SOURCE + "[policy]\npower_mw = -5.0\n", "policy.power_mw"),
+        (SOURCE + "[offload]\nsending_mj_per_byte = -0.1\n", "offload.sending_mj_per_byte"),
         (SOURCE + '[results]\npath = "r"\ncap_bytes = 10\n', "results.cap_bytes"),
         ("readings_interval_s = 0.0\n" + SOURCE, "readings_interval_s"),
     ],
@@ -179,3 +183,14 @@ def test_any_bytes_are_a_configuration_or_one_typed_error(
 def test_this_machine_has_an_id_that_can_stand_in_a_topic() -> None:
     assert set(host_id("device")) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert host_id("device")
+
+
+def test_what_sending_takes_is_configured_or_the_boards_own_or_unknown(tmp_path: Path) -> None:
+    plain = load_config(write(tmp_path, SOURCE))
+    told = load_config(write(tmp_path, SOURCE + "[offload]\nsending_mj_per_byte = 0.02\n"))
+    board = read_profile("generic-linux")
+    measured = msgspec.structs.replace(board, radio=Radio(0.004, "a meter"))
+    figures = [
+        sending_mj_per_byte(config, profile) for config in (plain, told) for profile in (board, measured)
+    ]
+    assert figures == [None, 0.004, 0.02, 0.02]

@@ -27,7 +27,7 @@ from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import simulate, simulate_fleet
 from edgeexit.replay.traces import LinkTrace
-from edgeexit.replay.world import Scenario, world_of
+from edgeexit.replay.world import EnergyTerms, Scenario, world_of
 
 
 def hedged(_: CostProfile, recording: Recording) -> Policy:
@@ -183,6 +183,33 @@ def test_a_long_run_budget_of_bytes_is_kept(scenario: Scenario, recording: Recor
     assert late.sum() / (seconds / 2.0) == pytest.approx(allowed, rel=0.25)
     floor = simulate(longer, recording, POLICIES["anytime-local"], 1)
     assert floor.value.mean() < kept.value.mean() <= free.value.mean()
+
+
+def test_a_long_run_budget_of_energy_counts_sends_by_what_they_take(
+    scenario: Scenario, recording: Recording
+) -> None:
+    longer = replace(scenario, frames=2000)
+    free = simulate(longer, recording, POLICIES["hedged"], 1)
+    seconds = longer.frames * longer.period_ms / 1000.0
+    allowed_mw = 0.3 * 0.01 * float(free.uplink_bytes.sum()) / seconds
+    terms = EnergyTerms(allowed_mw, sending_mj_per_byte=0.01)
+    kept = simulate(replace(longer, energy=terms), recording, POLICIES["hedged"], 1)
+    late = kept.uplink_bytes[longer.frames // 2 :]
+    assert 0.01 * late.sum() / (seconds / 2.0) == pytest.approx(allowed_mw, rel=0.25)
+    # Unknown is as if it took nothing.
+    for figure in (None, 0.0):
+        unknown = replace(longer, energy=EnergyTerms(allowed_mw, sending_mj_per_byte=figure))
+        assert (simulate(unknown, recording, POLICIES["hedged"], 1).value == free.value).all()
+
+
+def test_a_long_run_budget_of_energy_saves_stages_at_the_power_of_the_board(
+    scenario: Scenario, recording: Recording
+) -> None:
+    free = simulate(scenario, recording, POLICIES["hedged"], 1)
+    saved = simulate(
+        replace(scenario, energy=EnergyTerms(100.0, board_mw=5000.0)), recording, POLICIES["hedged"], 1
+    )
+    assert saved.stages_run.sum() < free.stages_run.sum()
 
 
 def test_a_dead_link_costs_nothing_but_bytes(scenario: Scenario, recording: Recording) -> None:
