@@ -207,7 +207,7 @@ class Offloads:
             codec=option.codec,
             tensors=tensors,
             budget_left_ms=left_ms,
-            round_trip_ms=self._link.rtt_ms,
+            round_trip_ms=self._link.least_way_ms(option, sent_ms),
         )
         # Counted before it is sent: its reply may answer the frame before `submit` has returned.
         frame.spent.offloads += 1

@@ -29,9 +29,8 @@ class ComputeEstimator(Protocol):
 class OffloadEstimator(Protocol):
     """Port: learns the link and the gateways; decide.LinkEstimator is one."""
 
-    @property
-    def rtt_ms(self) -> float | None:
-        """Round trip of a small message; None while nothing was measured."""
+    def least_way_ms(self, option: OffloadOption, now_ms: float) -> float | None:
+        """What the way there and back takes at the least; None while nothing was measured."""
         ...
 
     def connection(self, up: bool, now_ms: float) -> None:

@@ -163,7 +163,7 @@ class DeviceLink:
         answered = self._when_answered(flight, one_way_ms, give_up_ms)
         first = option.boundary
         stage_ms = [factor * each for each in world.scenario.profile.gateway_stage_ms[first:]]
-        left_ms = time_for_gateway(due_ms - handed_ms, estimator.rtt_ms)
+        left_ms = time_for_gateway(due_ms - handed_ms, estimator.least_way_ms(option, now_ms))
         flight.request = PoolRequest(self._asker, arrived_ms, left_ms, first, stage_ms, answered)
         if self._pool is None:
             service_ms = world.remote_ms[first] * factor

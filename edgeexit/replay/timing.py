@@ -121,9 +121,8 @@ class _TimedLink:
         self._inner = inner
         self._watch = watch
 
-    @property
-    def rtt_ms(self) -> float | None:
-        return self._inner.rtt_ms
+    def least_way_ms(self, option: OffloadOption, now_ms: float) -> float | None:
+        return self._inner.least_way_ms(option, now_ms)
 
     def connection(self, up: bool, now_ms: float) -> None:
         self._inner.connection(up, now_ms)

@@ -23,6 +23,9 @@ from edgeexit.transport.status import Reason, Status
 # Time kept back for packing the reply and handing it to the broker connection: 0.2 ms were usual for
 # 40 kB on a loopback, a busy small machine takes several times that.
 REPLY_GUARD_MS = 1.0
+# Of what is left of a budget so much is stated at the least. Over fleets on the development traces, a crowded
+# gateway closes 0.7 to 1 hundredth more of the gap with it than with none and with half of it.
+HOPED_SHARE = 0.3
 # A device is not asked to come back sooner than this: less than the shortest stage anybody serves.
 SHORTEST_RETRY_MS = 1.0
 # Request ids kept for de-duplication, whatever their expiry: 50 devices at 30 requests a second over the
@@ -55,9 +58,9 @@ def time_for_gateway(left_ms: float, round_trip_ms: float | None) -> float:
 
     A frame for which not even that is left is sent in the hope that the network is quicker than it was.
     """
-    if round_trip_ms is None or round_trip_ms >= left_ms:
+    if round_trip_ms is None or left_ms <= 0.0:
         return max(0.0, left_ms)
-    return left_ms - round_trip_ms
+    return max(left_ms - round_trip_ms, HOPED_SHARE * left_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,6 +395,21 @@ def test_payload_overtaken_by_a_later_probe_is_given_up() -> None:
     assert world.chance(100.0) > 0.3 * before, "one late reply is one sample, not the end"
 
 
+def test_the_way_at_the_least_is_that_of_quick_exchanges_and_grows_with_the_bytes() -> None:
+    world = Exchange(rtt_ms=30.0, bytes_per_ms=1000.0)
+    assert world.link.least_way_ms(IMAGE, 0.0) is None
+    world.ping()
+    for _ in range(40):
+        world.exchange(noise=0.2)
+    usual_ms = 30.0 + IMAGE.payload_bytes / 1000.0
+    least_ms = world.link.least_way_ms(IMAGE, world.now_ms)
+    small_ms = world.link.least_way_ms(SMALL, world.now_ms)
+    assert least_ms is not None
+    assert small_ms is not None
+    assert 0.6 * usual_ms < least_ms < usual_ms
+    assert small_ms < least_ms
+
+
 def test_a_busy_gateway_is_asked_again_with_the_next_frame() -> None:
     world = Exchange()
     world.ping()

@@ -192,8 +192,9 @@ def test_first_come_is_first_served_where_that_is_wanted() -> None:
 def test_a_device_states_what_is_left_for_the_gateway(left_ms: float, round_trip_ms: float | None) -> None:
     stated_ms = time_for_gateway(left_ms, round_trip_ms)
     assert 0.0 <= stated_ms <= max(0.0, left_ms)
-    if round_trip_ms is not None and round_trip_ms < left_ms:
+    if round_trip_ms is not None and round_trip_ms < 0.5 * left_ms:
         assert stated_ms == left_ms - round_trip_ms
+    assert stated_ms <= time_for_gateway(left_ms, None)
     # Whatever is known, a frame with time left is not sent as one without.
     assert (stated_ms > 0.0) == (left_ms > 0.0)
 
