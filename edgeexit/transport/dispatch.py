@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 from edgeexit.transport.adverts import Advert, BundleAdvert
@@ -71,6 +72,18 @@ class _Gateway:
         self.probing = False
 
 
+@dataclass(frozen=True, slots=True)
+class Able:
+    """Who would take a run: so many gateways, of which one at least can unpack each of these.
+
+    Units: until_ms, when time alone may change it.
+    """
+
+    gateways: int
+    abilities: frozenset[str]
+    until_ms: float
+
+
 class Dispatch:
     """Table of gateways, fed by adverts, replies and silences; safe from any thread."""
 
@@ -80,6 +93,8 @@ class Dispatch:
         self._fresh_ms = fresh_ms
         self._lock = threading.Lock()
         self._gateways: dict[str, _Gateway] = {}
+        # Emptied by whatever changes what is known of a gateway.
+        self._kept: dict[tuple[str, int], Able] = {}
 
     def hear(self, gateway: str, advert: Advert, *, retained: bool) -> bool:
         """Take an advert; whether it says that the gateway is gone.
@@ -88,6 +103,7 @@ class Dispatch:
         has to confirm it, or the next advert.
         """
         with self._lock:
+            self._kept.clear()
             known = self._gateways.get(gateway)
             if known is None:
                 if not self._make_room():
@@ -148,26 +164,27 @@ class Dispatch:
                 able, key=lambda name: self._cost_ms(name, digest12, first_stage, under_way.count(name))
             )
 
-    def usable(self, digest12: str, last_stage: int) -> int:
-        """How many gateways would take a whole run of this bundle now."""
+    def able(self, digest12: str, last_stage: int) -> Able:
+        """Who would take a whole run of this bundle now; kept, as it is asked before every decision."""
         with self._lock:
             now_ms = self._clock()
-            return sum(
-                self._takes(gateway, digest12, last_stage, last_stage, now_ms)
+            kept = self._kept.get((digest12, last_stage))
+            if kept is not None and now_ms < kept.until_ms:
+                return kept
+            able = [
+                gateway.abilities(digest12)
                 for gateway in self._gateways.values()
-            )
-
-    def abilities(self, digest12: str, last_stage: int) -> frozenset[str]:
-        """What at least one gateway can unpack that would take a whole run of this bundle now."""
-        with self._lock:
-            now_ms = self._clock()
-            return frozenset().union(
-                *(
-                    gateway.abilities(digest12)
-                    for gateway in self._gateways.values()
-                    if self._takes(gateway, digest12, last_stage, last_stage, now_ms)
-                )
-            )
+                if self._takes(gateway, digest12, last_stage, last_stage, now_ms)
+            ]
+            ends_ms = [
+                at_ms
+                for gateway in self._gateways.values()
+                for at_ms in (gateway.fresh_until_ms, gateway.busy_until_ms)
+                if at_ms > now_ms
+            ]
+            found = Able(len(able), frozenset().union(*able), min(ends_ms, default=inf))
+            self._kept[digest12, last_stage] = found
+            return found
 
     def heard(self, digest12: str) -> bool:
         """Whether any gateway with this bundle is there now, be it busy or not answering."""
@@ -181,6 +198,7 @@ class Dispatch:
     def answered(self, gateway: str, network_ms: float | None) -> None:
         """A reply, refusal or pong came: the gateway lives. Units: network_ms, outside the gateway."""
         with self._lock:
+            self._kept.clear()
             known = self._gateways.get(gateway)
             if known is None:
                 return
@@ -200,6 +218,7 @@ class Dispatch:
             return
         self.answered(gateway, None)
         with self._lock:
+            self._kept.clear()
             known = self._gateways.get(gateway)
             if known is None:
                 return
@@ -214,6 +233,7 @@ class Dispatch:
     def missed(self, gateway: str) -> None:
         """A request or a ping was not answered in time."""
         with self._lock:
+            self._kept.clear()
             known = self._gateways.get(gateway)
             if known is None:
                 return
@@ -250,6 +270,7 @@ class Dispatch:
         from before would be lost.
         """
         with self._lock:
+            self._kept.clear()
             for gateway in self._gateways.values():
                 gateway.probing = False
                 gateway.fresh_until_ms = 0.0

@@ -135,7 +135,8 @@ class MqttTransport:
         there, not busy, and answering.
         """
         up = self._connection.is_up
-        gateways = self._usable() if up else 0
+        able = self._dispatch.able(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)
+        gateways = able.gateways if up else 0
         requests, held_bytes = self._exchange.in_flight()
         return LinkStatus(
             up=up and (gateways > 0 or self._may_use_pool(topics.digest12(self._bundle.digest))),
@@ -143,7 +144,7 @@ class MqttTransport:
             in_flight=requests,
             in_flight_bytes=max(held_bytes, self._connection.backlog_bytes),
             largest_payload_bytes=self._connection.largest_payload_bytes,
-            abilities=self._abilities() if gateways else frozenset(),
+            abilities=able.abilities if gateways else frozenset(),
         )
 
     def submit(self, request: OffloadRequest) -> Future[OffloadReply]:
@@ -207,12 +208,6 @@ class MqttTransport:
 
     def _may_use_pool(self, digest12: str) -> bool:
         return self._config.pool and not self._dispatch.heard(digest12)
-
-    def _usable(self) -> int:
-        return self._dispatch.usable(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)
-
-    def _abilities(self) -> frozenset[str]:
-        return self._dispatch.abilities(topics.digest12(self._bundle.digest), self._bundle.stage_count - 1)
 
     def _ping(self, gateway: str, payload_bytes: int) -> Future[Pong]:
         topic = topics.gateway_infer(gateway, self._bundle.digest, 0)

@@ -7,6 +7,8 @@ from random import Random
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeexit.transport.adverts import Advert, BundleAdvert, GatewayState, lost
 from edgeexit.transport.dispatch import MISSES_TO_OPEN, Dispatch
@@ -68,7 +70,7 @@ def field() -> Field:
 
 def test_without_adverts_there_is_no_gateway(field: Field) -> None:
     assert field.choose() is None
-    assert field.table.usable(BUNDLE, 2) == 0
+    assert field.table.able(BUNDLE, 2).gateways == 0
 
 
 def test_an_advert_makes_a_gateway_usable_until_it_grows_stale(field: Field) -> None:
@@ -165,7 +167,7 @@ def test_a_busy_gateway_rests_as_long_as_it_asked(field: Field) -> None:
     field.advert("gw-1")
     field.table.refused("gw-1", BUNDLE, Status.BUSY, 200.0)
     assert field.choose() is None
-    assert field.table.usable(BUNDLE, 2) == 0
+    assert field.table.able(BUNDLE, 2).gateways == 0
     field.clock.now_ms = 201.0
     assert field.choose() == "gw-1"
 
@@ -296,6 +298,41 @@ def test_a_packed_request_goes_only_where_it_can_be_unpacked(field: Field) -> No
     for _ in range(20):
         assert field.table.choose(BUNDLE, 1, 2, needed=frozenset({"zstd"})) == "new"
     assert field.table.choose(BUNDLE, 1, 2, needed=frozenset({"nibbles"})) is None
-    assert field.table.abilities(BUNDLE, 2) == {"jpeg", "zstd"}
+    assert field.table.able(BUNDLE, 2).abilities == {"jpeg", "zstd"}
     field.clock.now_ms = 3001.0
-    assert field.table.abilities(BUNDLE, 2) == frozenset()
+    assert field.table.able(BUNDLE, 2).abilities == frozenset()
+
+
+gateways = st.sampled_from(["a", "b"])
+events = st.one_of(
+    st.tuples(st.just("hear"), gateways, st.sampled_from(["ready", "draining", "lost"]), st.booleans()),
+    st.tuples(st.just("refused"), gateways, st.sampled_from(list(Status)), st.just(False)),
+    st.tuples(
+        st.sampled_from(["missed", "answered", "link_lost", "probes"]), gateways, st.none(), st.just(False)
+    ),
+    st.tuples(st.just("wait"), st.integers(1, 4000), st.none(), st.just(False)),
+)
+
+
+@given(st.lists(events, max_size=40))
+def test_who_is_able_is_never_out_of_date(
+    happens: list[tuple[str, str | int, GatewayState | Status | None, bool]],
+) -> None:
+    field = Field()
+    for kind, subject, how, retained in happens:
+        if isinstance(subject, int):
+            field.clock.now_ms += subject
+        elif isinstance(how, Status):
+            field.table.refused(subject, BUNDLE, how, 150.0)
+        elif how is not None:
+            field.advert(subject, state=how, retained=retained)
+        elif kind == "missed":
+            field.table.missed(subject)
+        elif kind == "answered":
+            field.table.answered(subject, 5.0)
+        elif kind == "link_lost":
+            field.table.link_lost()
+        else:
+            field.table.probes_due()
+        # A choice is made anew each time.
+        assert (field.table.able(BUNDLE, 2).gateways > 0) == (field.choose(boundary=2) is not None)
