@@ -19,7 +19,7 @@ from edgeexit.decide.decision import OffloadOption
 from edgeexit.decide.drift import CERTIFIED, AuditTerms
 from edgeexit.decide.learner import Audited, Observation
 from edgeexit.decide.link import LinkEstimator
-from edgeexit.errors import EdgeExitError, OffloadError
+from edgeexit.errors import EdgeExitError, GatewayRefused, OffloadError
 from edgeexit.runner.protocol import Tensor, Tensors
 from edgeexit.transport.codecs import abilities_for
 from edgeexit.transport.protocol import Clock, OffloadReply, OffloadRequest, Transport
@@ -54,6 +54,7 @@ class _Sent:
     landed_ms: float = 0.0
     reply: OffloadReply | None = None
     failure: str = ""
+    refusal: GatewayRefused | None = None
 
 
 class Audits:
@@ -214,13 +215,16 @@ class Audits:
             sent.reply = done.result()
         except (OffloadError, CancelledError) as error:
             sent.failure = (error.why or error.what) if isinstance(error, EdgeExitError) else "cancelled"
+            sent.refusal = error if isinstance(error, GatewayRefused) else None
         self._landed.append(sent)
 
     def _judge(self, sent: _Sent) -> None:
         self._sent = None
         reply, now_ms = sent.reply, sent.landed_ms
         if reply is None:
-            self._link.failed(sent.token, sent.failure, now_ms)
+            told = sent.refusal
+            queue_ms, compute_ms = (None, None) if told is None else (told.queue_ms, told.compute_ms)
+            self._link.failed(sent.token, sent.failure, now_ms, queue_ms=queue_ms, compute_ms=compute_ms)
             self._emit(_record(sent, OffloadOutcome.FAILED, f"audit: {sent.failure}"))
             return
         self._link.replied(

@@ -74,4 +74,4 @@ class OwnLatencies:
 def own_latencies(world: World, controller: Controller) -> Controller:
     """The same device with this policy."""
     policy = OwnLatencies(world, controller.latency)
-    return Controller(policy, policy, controller.link)
+    return Controller(policy, policy, controller.link, cancels=controller.cancels)

@@ -19,7 +19,7 @@ from edgeexit.decide.policies.guarded import Guarded
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.decide.risk import certify, inconsistency
 from edgeexit.errors import ConfigError
-from edgeexit.replay.controller import Controller, controller_of
+from edgeexit.replay.controller import controller_of
 from edgeexit.replay.outcome import Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import replay
@@ -95,7 +95,7 @@ def replay_drift(scenario: Scenario, recording: Recording, terms: DriftTerms, se
     breaches: list[int] = []
     policy = _Counted(watch, half, breaches)
     made = controller_of(lambda _profile, _recording: policy)(scenario.profile, half)
-    controller = Controller(made.policy, made.latency, made.link, AuditTerms(terms.audit_fraction))
+    controller = replace(made, audits=AuditTerms(terms.audit_fraction))
     outcome = replay(world, controller)
     differing = _differing(outcome, world)
     after = [frame for frame in breaches if frame >= began_at]

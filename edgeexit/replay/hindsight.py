@@ -60,7 +60,9 @@ def beginnings(worlds: Sequence[World], fleet: Fleet | None) -> list[World]:
 
 def rule_runs(rule: StaticRule, worlds: Sequence[World], fleet: Fleet | None = None) -> tuple[Outcome, ...]:
     """A rule in each of the worlds, which are those of a `fleet`'s devices."""
-    return tuple(row_runs(worlds, lambda _: Controller(rule, NoForecast(), LinkEstimator()), fleet))
+    return tuple(
+        row_runs(worlds, lambda _: Controller(rule, NoForecast(), LinkEstimator(), cancels=False), fleet)
+    )
 
 
 def _objective(runs: Sequence[Outcome], worlds: Sequence[World]) -> float:
