@@ -131,7 +131,8 @@ class _Tokens:
             token = self._token(seen.frame)
             link.replied(token, seen.elapsed_ms, seen.queue_ms, seen.compute_ms, seen.downlink_bytes, now_ms)
         elif isinstance(seen, Failed):
-            link.failed(self._token(seen.frame), seen.reason, now_ms)
+            token = self._token(seen.frame)
+            link.failed(token, seen.reason, now_ms, queue_ms=seen.queue_ms, compute_ms=seen.compute_ms)
         elif isinstance(seen, Pinged):
             link.pinged(seen.uplink_bytes, seen.elapsed_ms, now_ms)
 

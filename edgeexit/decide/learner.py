@@ -49,12 +49,18 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No reply will come. Units: waited_ms, hand-over to failure."""
+    """No reply will come.
+
+    Units: waited_ms, hand-over to failure; queue_ms and compute_ms, what it had cost the gateway by then, None
+    where no gateway says so.
+    """
 
     frame: int
     option: OffloadOption
     waited_ms: float
     reason: str
+    queue_ms: float | None = None
+    compute_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,8 @@ class Offloads:
             reason = flight.failure or "unknown"
             queue_ms, compute_ms = flight.queue_ms, flight.compute_ms
             self._link.failed(flight.token, reason, landed_ms, queue_ms=queue_ms, compute_ms=compute_ms)
-            self._tell(Failed(number, option, landed_ms - flight.sent_ms, reason), landed_ms)
+            waited_ms = landed_ms - flight.sent_ms
+            self._tell(Failed(number, option, waited_ms, reason, queue_ms, compute_ms), landed_ms)
             return
         self._link.replied(
             flight.token,

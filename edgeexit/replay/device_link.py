@@ -228,7 +228,7 @@ class DeviceLink:
                 queue_ms, service_ms = flight.queue_ms, flight.service_ms
                 estimator.failed(flight.token, failure, landed_ms, queue_ms=queue_ms, compute_ms=service_ms)
                 waited_ms = landed_ms - flight.sent_ms
-                seen = Failed(flight.frame, flight.option, waited_ms, failure)
+                seen = Failed(flight.frame, flight.option, waited_ms, failure, queue_ms, service_ms)
             if self._learner is not None:
                 self._learner.learn(seen, landed_ms)
         while self._probe_landed:
