@@ -51,8 +51,8 @@ class Replied:
 class Failed:
     """No reply will come.
 
-    Units: waited_ms, hand-over to failure; queue_ms and compute_ms, what it had cost the gateway by then, None
-    where no gateway says so.
+    Units: waited_ms, hand-over to failure; queue_ms and compute_ms, what it had cost the gateway by then,
+    None where no gateway says so.
     """
 
     frame: int
