@@ -7,6 +7,7 @@ what comes out against what the public one gives, and does without where it is n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import numpy as np
@@ -22,6 +23,8 @@ class _Inner(Protocol):
     def AllocateTensors(self, subgraph_index: int) -> object: ...  # noqa: N802
 
     def SetTensor(self, i: int, value: NDArray[np.generic], subgraph_index: int) -> object: ...  # noqa: N802
+
+    def tensor(self, base_object: object, tensor_index: int, subgraph_index: int) -> NDArray[np.generic]: ...
 
     def Invoke(self, subgraph_index: int) -> object: ...  # noqa: N802
 
@@ -40,6 +43,10 @@ class OneGraph:
     def set_tensor(self, tensor_index: int, value: NDArray[np.generic]) -> None:
         """Copy a value in."""
         self._inner.SetTensor(tensor_index, value, self._index)
+
+    def tensor(self, tensor_index: int) -> Callable[[], NDArray[np.generic]]:
+        """Gives views of a tensor's memory; none may be alive while the graph runs."""
+        return lambda: self._inner.tensor(self._inner, tensor_index, self._index)
 
     def invoke(self) -> None:
         """Run the graph."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Manifest, TensorSpec, Variant
 from edgeexit.bundle.store import Bundle
 from edgeexit.errors import RunnerError, ShapeError
+from edgeexit.runner.preprocess import ImageTensors
 from edgeexit.runner.protocol import LoadedStage, StageOutput, Tensors
 from edgeexit.runner.runtime import TFLITE, Graph, Interpreter, Runtime, find_runtime
 
@@ -45,6 +46,9 @@ class LiteRTStage:
         interpreter = self._interpreter
         try:
             for name, index in self._inputs:
+                if type(tensors) is ImageTensors:  # an instance check of mappings takes far longer
+                    tensors.write(name, interpreter.tensor(index)())
+                    continue
                 tensor = tensors[name]
                 if not tensor.dtype.isnative:  # the runtimes would read its bytes the wrong way round
                     tensor = tensor.astype(tensor.dtype.newbyteorder("="))

@@ -32,6 +32,10 @@ class Graph(Protocol):
         """Copy a value in."""
         ...
 
+    def tensor(self, tensor_index: int) -> Callable[[], NDArray[np.generic]]:
+        """Gives views of a tensor's memory; none may be alive while the graph runs."""
+        ...
+
     def invoke(self) -> None:
         """Run the graph."""
         ...

@@ -79,6 +79,9 @@ class BenchInterpreter:
         self._given = value.astype(np.float32)
         self._real.set_tensor(tensor_index, value)
 
+    def tensor(self, tensor_index: int) -> Callable[[], NDArray[np.generic]]:
+        return self._real.tensor(tensor_index)
+
     def invoke(self) -> None:
         self._bench.now_ms += self._bench.invoke_ms.get(self._file, 1.0)
         self._real.invoke()

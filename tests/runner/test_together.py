@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle import Bundle
 from edgeexit.errors import RunnerError
 from edgeexit.runner.litert import LiteRTRunner
+from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Tensors
 from edgeexit.runner.runtime import Interpreter, Runtime, find_runtime
 from edgeexit.runner.selection import open_verified
@@ -63,6 +64,28 @@ def test_one_interpreter_answers_as_several_also_when_reopened(
         assert not reopened or made == [TOGETHER_FILE]
         assert_same(outputs(together, sample), outputs(several, sample))
         together.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("layout", ["row by row", "plane by plane"])
+def test_an_image_is_written_where_the_first_stage_takes_it(
+    tiny_bundle: Bundle, tmp_path: Path, *, together: bool, layout: str
+) -> None:
+    how, spec = tiny_bundle.manifest.preprocessing, tiny_bundle.manifest.boundaries[0].tensors[0]
+    channels = () if how.color == "gray" else (3,)
+    cache = tmp_path / "selection.json" if together else None
+    runner, report = open_verified(tiny_bundle, prefer="f32", cache=cache)
+    assert report.together == together
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(0, 256, (how.height, how.width, *channels), np.uint8)
+        if layout == "plane by plane":
+            image = np.asfortranarray(image)
+        written = input_tensors(image, how, spec)
+        copied = {spec.name: input_tensors(image, how, spec)[spec.name]}
+        assert_same(outputs(runner, written), outputs(runner, copied))
+        np.testing.assert_array_equal(written[spec.name], copied[spec.name])
+    with pytest.raises(RunnerError, match="was not given"):
+        runner.run(1, written)
 
 
 def test_what_they_gave_is_not_changed_by_later_runs(tiny_bundle: Bundle, tmp_path: Path) -> None:
