@@ -15,7 +15,7 @@ depends on what is known beforehand. Four engines, in pairs of their own, as man
   decision covers the whole frame as long as no link comes up, no stage stalls, the budget keeps that room
   and no exit seems sure: between stages these are checked, by a clock, the budget and the two largest
   logits; scores are not computed and the policy is not asked. The last exit alone is judged. Everything
-  else is as ever: preprocessing, deadline timer, four stage files, learning of stage times, the answer.
+  else is as ever: preprocessing, deadline timer, four stages, learning of stage times, the answer.
 - `unscored_ratio_p50`: the same, where no score could end a frame early, as the tables of this network of
   random weights have it: then not even the logits are looked at.
 - `judged_ratio_p50`: every exit is judged and the policy is asked after each, as where time is short; here
@@ -25,9 +25,13 @@ depends on what is known beforehand. Four engines, in pairs of their own, as man
   each exit (bytes being so dear that it sends nothing: what a send costs is measured by offload_rtt).
   `linked_decision_us_p50` is of these decisions.
 
-In further pairs the runner alone goes in the engine's place: the same preprocessing, the four stage files one
+In further pairs the runner alone goes in the engine's place: the same preprocessing, the four stages one
 after the other, nothing judged and nothing decided. `stages_ratio_p50` is thus what cutting the network costs
 before a line of the engine has run, and the three `…engine_us` what an engine adds to it.
+
+The runner is a device's: stages of one interpreter, from the one file that `open_verified` makes of theirs
+beside its report. `separate_ratio_p50` and `separate_stages_ratio_p50` are of stages that have an interpreter
+each, as where no such file can be had.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._random_vit import random_images, vit_tiny_bundle, vit_tiny_whole
+from benchmarks._random_vit import BUILD, random_images, vit_tiny_bundle, vit_tiny_whole
 from benchmarks.results import publish
 from edgeexit.bundle import Bundle, open_bundle
 from edgeexit.bundle.manifest import Calibration, Manifest
@@ -60,7 +64,7 @@ from edgeexit.runner.litert import LiteRTRunner
 from edgeexit.runner.preprocess import input_tensors
 from edgeexit.runner.protocol import Runner, Tensors
 from edgeexit.runner.runtime import find_runtime
-from edgeexit.runner.selection import monotonic_ms
+from edgeexit.runner.selection import monotonic_ms, open_verified
 from edgeexit.transport.protocol import LinkStatus, OffloadReply, OffloadRequest, Pong
 
 # The first runs pack weights and fill caches.
@@ -91,6 +95,8 @@ class Result:
     judged_ratio_p50: float
     linked_ratio_p50: float
     stages_ratio_p50: float
+    separate_ratio_p50: float
+    separate_stages_ratio_p50: float
     engine_us: float
     judged_engine_us: float
     linked_engine_us: float
@@ -127,7 +133,7 @@ class PlainNetwork:
 
 
 class BareStages:
-    """The stage files one after the other: what the engine does, less all that it decides."""
+    """The stages one after the other: what the engine does, less all that it decides."""
 
     def __init__(self, manifest: Manifest, runner: Runner) -> None:
         self._preprocessing = manifest.preprocessing
@@ -192,11 +198,14 @@ class Side:
     """One of the engines, or the bare stages, beside the plain network. Units: ratios of pairs."""
 
     answer: Callable[[int], Answer | None]
+    last_exit: int
     engine: Engine | None = None
     ratios: list[float] = field(default_factory=list)
     own_ms: list[float] = field(default_factory=list)
     plain_ms: list[float] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    decisions_us: list[float] = field(default_factory=list)
+    counted: list[bool] = field(default_factory=list)
+    """Whether an answer was of the last exit and nothing was sent for it."""
 
     def compare(self, numbers: range, plain: Callable[[int], object]) -> None:
         """Answer these images on both sides, in turns which goes first; the first pairs do not count."""
@@ -216,18 +225,19 @@ class Side:
                 self.own_ms.append(own_ms)
                 self.plain_ms.append(plain_ms)
                 if answer is not None:
-                    self.answers.append(answer)
-
-    @property
-    def decisions_us(self) -> list[float]:
-        """What every decision took."""
-        return [each for answer in self.answers for each in answer.decision_us]
+                    # Answers are not kept: a device hands them over, and their memory serves the next one.
+                    self.decisions_us.extend(answer.decision_us)
+                    self.counted.append(answer.exit == self.last_exit and not answer.offloads)
 
 
 def _timed_ms(run: Callable[[int], object], number: int) -> float:
     began_s = perf_counter()
     run(number)
     return (perf_counter() - began_s) * 1000.0
+
+
+def _handed_over(record: Record) -> None:
+    """Where a device has its sinks."""
 
 
 def engine_side(
@@ -238,7 +248,6 @@ def engine_side(
     link: IdleLink | None = None,
 ) -> Side:
     """An engine with the policy of a daemon. Shapes: images (3, 224, 224) each."""
-    records: list[Record] = []
     engine = Engine(
         bundle,
         runner,
@@ -246,7 +255,7 @@ def engine_side(
         latency=LatencyModel([10.0] * runner.stage_count),
         budgets=FixedBudget(Budget(latency_ms=BUDGET_MS)),
         clock=monotonic_ms,
-        emit=records.append,
+        emit=_handed_over,
         transport=link,
         spending=Spending(byte_price=DEAR),
     )
@@ -255,7 +264,7 @@ def engine_side(
         image = images[number % len(images)].transpose(1, 2, 0)  # 3 H W -> H W 3
         return engine.answer(Frame(number, "noise", monotonic_ms(), image))
 
-    return Side(answer, engine)
+    return Side(answer, bundle.manifest.stage_count - 1, engine)
 
 
 def main() -> None:
@@ -272,28 +281,38 @@ def main() -> None:
         # 3 H W -> 1 3 H W; both begin with 8-bit pixels
         network.answer(images[number % len(images)][None] / np.float32(255))
 
-    with LiteRTRunner(bundle, dict.fromkeys(range(exits), "f32")) as runner:
+    cache = BUILD / "engine_overhead" / "selection.json"
+    runner, report = open_verified(bundle, prefer="f32", cache=cache)
+    if not report.together:
+        raise SystemExit("the stages cannot be run by one interpreter here: nothing was compared")
+    with runner, LiteRTRunner(bundle, dict.fromkeys(range(exits), "f32")) as alone:
         own = quality_tables(bundle.manifest.exits, ["f32"] * exits)
-        bare = BareStages(bundle.manifest, runner)
+        sure = sure_tables(exits)
 
-        def run_bare(number: int) -> None:
-            bare.answer(images[number % len(images)].transpose(1, 2, 0))  # 3 H W -> H W 3
+        def stages_of(used: Runner) -> Side:
+            bare = BareStages(bundle.manifest, used)
 
-        ours = engine_side(bundle, runner, images, sure_tables(exits))
+            def run_bare(number: int) -> None:
+                bare.answer(images[number % len(images)].transpose(1, 2, 0))  # 3 H W -> H W 3
+
+            return Side(run_bare, exits - 1)
+
+        ours = engine_side(bundle, runner, images, sure)
         unscored = engine_side(bundle, runner, images, own)
         judged = engine_side(bundle, runner, images, ())
-        linked = engine_side(bundle, runner, images, sure_tables(exits), IdleLink())
-        stages = Side(run_bare)
+        linked = engine_side(bundle, runner, images, sure, IdleLink())
+        separate = engine_side(bundle, alone, images, sure)
+        stages, separate_stages = stages_of(runner), stages_of(alone)
+        sides = (ours, unscored, judged, linked, separate, stages, separate_stages)
         last = WARM_UP_PAIRS + pairs
         for first in range(0, last, BLOCK_PAIRS):
             numbers = range(first, min(first + BLOCK_PAIRS, last))
-            for side in (ours, unscored, judged, linked, stages):
+            for side in sides:
                 side.compare(numbers, run_plain)
             if ours.ratios:
                 latest = f"engine {ours.own_ms[-1]:.1f} ms, plain {ours.plain_ms[-1]:.1f} ms"
                 print(f"pair {numbers.stop:>4}/{last}: {latest}")
-    answers = [*ours.answers, *unscored.answers, *judged.answers, *linked.answers]
-    if any(answer.exit != exits - 1 or answer.offloads for answer in answers):
+    if not all(all(side.counted) for side in sides):
         raise SystemExit("an answer came from an early exit or was sent for: nothing was compared")
     plain_ms_p50 = median(ours.plain_ms)
     stages_ratio_p50 = median(stages.ratios)
@@ -310,6 +329,8 @@ def main() -> None:
             judged_ratio_p50=round(median(judged.ratios), 4),
             linked_ratio_p50=round(median(linked.ratios), 4),
             stages_ratio_p50=round(stages_ratio_p50, 4),
+            separate_ratio_p50=round(median(separate.ratios), 4),
+            separate_stages_ratio_p50=round(median(separate_stages.ratios), 4),
             engine_us=over_stages_us(ours),
             judged_engine_us=over_stages_us(judged),
             linked_engine_us=over_stages_us(linked),
