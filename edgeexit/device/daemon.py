@@ -49,6 +49,7 @@ from edgeexit.device.slot import FrameSlot, dropped
 from edgeexit.device.systemd import Notifier
 from edgeexit.device.telemetry import LoopState
 from edgeexit.device.telling import Teller
+from edgeexit.device.turns import quick_turns
 from edgeexit.engine import Engine, Frame
 from edgeexit.errors import DataError, DeviceError, EdgeExitError, RunnerError
 
@@ -120,6 +121,7 @@ class Daemon:
         config, parts = self._config, self._parts
         self._guard.open()
         self._signals.install()
+        parts.enter_context(quick_turns())
         boot_id = secrets.token_hex(8)
         self._control = control = make_control(config, boot_id, self._latest)
         self._teller = Teller(Notifier(self._environment), control, self._recorder.tally, boot_id)
