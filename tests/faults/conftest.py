@@ -235,7 +235,9 @@ class WatchedTransport:
 class Device:
     """An engine with its transport, and the records of every frame it was given."""
 
-    def __init__(self, bundle: Bundle, broker: BrokerAddress, *, pool: bool = False) -> None:
+    def __init__(
+        self, bundle: Bundle, broker: BrokerAddress, *, pool: bool = False, policy: Policy | None = None
+    ) -> None:
         manifest = bundle.manifest
         runner, _ = open_verified(bundle)
         self._runner = SlowRunner(runner, DEVICE_STAGE_MS)
@@ -249,7 +251,7 @@ class Device:
         self.engine = Engine(
             bundle,
             self._runner,
-            policy=SparingPolicy(HedgedGain(tables=quality_tables(manifest.exits, variants))),
+            policy=policy or SparingPolicy(HedgedGain(tables=quality_tables(manifest.exits, variants))),
             latency=LatencyModel(DEVICE_STAGE_MS),
             budgets=FixedBudget(Budget(DEADLINE_MS)),
             clock=monotonic_ms,
@@ -417,10 +419,10 @@ class House:
             while not wanted(decode_advert(heard.get(timeout=PATIENCE_S).payload)):
                 pass
 
-    def device(self, *, shaky: bool = False, pool: bool = False) -> Device:
-        """A device, its engine open."""
+    def device(self, policy: Policy | None = None, *, shaky: bool = False, pool: bool = False) -> Device:
+        """A device, its engine open; with the policy that ships where none is given."""
         address = self.link.address if shaky else self.broker.address
-        device = Device(self.bundle, address, pool=pool)
+        device = Device(self.bundle, address, pool=pool, policy=policy)
         self.parts.callback(device.close)
         device.open()
         return device
