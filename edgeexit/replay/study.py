@@ -103,6 +103,8 @@ def study_row(
     if fleet is not None:
         alone = row_own_latencies(everywhere, made_by(policies[OWN]), fleet)
         known = float(worth(alone, price).mean())
+    freed = [world.with_free_decisions() for world in everywhere]
+    quick = worth(row_runs(freed, made_by(policies[OWN]), fleet), price)
     late = np.concatenate([_late(outcome) for outcome in own_runs])
     possible = np.concatenate([each.possible for each in relaxed])
     floor_first = float(floor[: len(first)].mean())
@@ -134,6 +136,7 @@ def study_row(
         gap_closed_high=None if closed is None else 1.0 - short.low / gap,
         gap_closed_error=gap_closed_error(own, floor, latency),
         gap_closed_relaxed=gap_closed(float(own.mean()), float(floor.mean()), bound),
+        gap_closed_free_decisions=gap_closed(float(quick.mean()), float(floor.mean()), float(latency.mean())),
         oracle_own_latencies=known,
         gap_closed_own_latencies=(
             None if known is None else gap_closed(float(own.mean()), float(floor.mean()), known)

@@ -39,7 +39,8 @@ class RowFigures:
     alone, knows all latencies of its own device and meets the queue as it comes. `oracle_relaxed` is O1
     without guard, `oracle_correctness` O2, a bound for every policy. `gap_points` is what the first has
     over the floor, in points; `gap_closed` the policy's share of it with its 95 % interval, None where
-    the gap is under half a point; `gain_points` what the policy has over the floor; `gap_error` and
+    the gap is under half a point; `gap_closed_free_decisions` what its share would be if its decisions took
+    no time, as the oracle's take none; `gain_points` what the policy has over the floor; `gap_error` and
     `gap_closed_error` are standard errors of the gap, in points, and of the share. `frames` and `seeds`
     are of these figures; those in `policies` are of the first seeds alone. `late_avoidable` is the share
     of frames that were late although the relaxed oracle had an answer in time. `late_network` and
@@ -71,6 +72,7 @@ class RowFigures:
     gap_closed_high: float | None
     gap_closed_error: float | None
     gap_closed_relaxed: float | None
+    gap_closed_free_decisions: float | None
     oracle_own_latencies: float | None
     gap_closed_own_latencies: float | None
     late_network: int

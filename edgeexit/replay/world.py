@@ -7,7 +7,7 @@ same round trips and the same samples, so that differences between policies are 
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import numpy as np
@@ -211,6 +211,12 @@ class World:
         shorter.expiry_ms = self.expiry_ms[:frames]
         shorter.cut = self.cut[:frames]
         return shorter
+
+    def with_free_decisions(self) -> World:
+        """The same world on a board whose decisions take no time, as those of oracles take none."""
+        freed = copy(self)
+        freed.scenario = replace(self.scenario, profile=replace(self.scenario.profile, decision_ms=0.0))
+        return freed
 
     def evidence(self, sample: int) -> list[Evidence]:
         """What every exit says about a sample."""

@@ -12,8 +12,10 @@ import pytest
 from edgeexit.decide.policies.hindsight import static_rules
 from edgeexit.errors import TraceError
 from edgeexit.replay.contenders import FLOOR, OWN, contenders, network_profile, static_threshold
+from edgeexit.replay.delays import constant_delay
+from edgeexit.replay.formats.steps import Steps
 from edgeexit.replay.hindsight import best_static_rule
-from edgeexit.replay.links import by_part, is_uplink, read_links, unlimited, wifi_30
+from edgeexit.replay.links import Link, by_part, is_uplink, read_links, unlimited, wifi_30
 from edgeexit.replay.outcome import LATE_NETWORK
 from edgeexit.replay.profile import CostProfile
 from edgeexit.replay.recording import Recording
@@ -23,6 +25,7 @@ from edgeexit.replay.simulator import simulate
 from edgeexit.replay.study import HINDSIGHT, RULE_FOR_ALL, run_study, with_rule_for_all
 from edgeexit.replay.study_figures import RowFigures
 from edgeexit.replay.study_report import write_study_report
+from edgeexit.replay.traces import LinkTrace
 from edgeexit.replay.world import world_of
 
 
@@ -53,6 +56,19 @@ def test_a_study_holds_every_policy_between_floor_and_oracles(figures: list[RowF
         ahead = {name for name, each in row.policies.items() if each.objective > own.objective + 1e-9}
         assert beaten == ahead - {OWN}
         assert all(each.points > 0.0 for each in row.beaten_by)
+
+
+def test_decisions_that_take_no_time_lose_nothing_on_the_edge_of_a_budget(recording: Recording) -> None:
+    """Two stages of 49.3 ms end just before or after 97.9 ms: what two decisions take decides about many."""
+    profile = replace(vit_tiny(recording, "pi", PI_4_MS), decision_ms=1.0)
+    slow = Link("slow", LinkTrace("slow", Steps((0.0, 1000.0), (10_000.0,))), constant_delay(40.0))
+    row = grid_row(profile, slow, board="pi", frames=300, deadlines="middle")
+    made = contenders()
+    few = {name: made[name] for name in (OWN, FLOOR)}
+    figure = run_study([row], recording, seeds=(1, 2), policies=few, hindsight=False)[0]
+    assert figure.gap_closed is not None
+    assert figure.gap_closed_free_decisions is not None
+    assert figure.gap_closed < figure.gap_closed_free_decisions
 
 
 def test_one_static_rule_for_all_rows_is_no_better_than_the_best_of_each(
