@@ -31,10 +31,15 @@ from edgeexit.transport.storage import abilities
 Tell = Callable[[Observation, float], None]
 """Where a policy that learns is told what was observed, and when (ms)."""
 
+NowAndLater = tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]
+"""What could be sent now, and after further stages."""
+
 # How a request ends that was taken back.
 CANCELLED = "cancelled"
 # Weight of the newest encode time; encoding is a copy, so its time hardly moves.
 ENCODE_WEIGHT = 0.2
+# Answers to "what could be sent" that are kept: budgets of bytes may give every frame a cap of its own.
+OFFERED_CAP = 64
 
 
 @dataclass(slots=True)
@@ -124,6 +129,9 @@ class Offloads:
         }
         # What this device cannot pack is no option, whoever is at the other end.
         self._unsendable = {each for each, needed in self._needed.items() if not needed <= here}
+        # What could be sent after so many stages, under a cap, to gateways that can unpack so much: asked for
+        # before every decision. Emptied when an option becomes another one.
+        self._offered: dict[tuple[int, int, frozenset[str] | None], NowAndLater] = {}
         self._tokens = 0
         self._landed: deque[Flight | _ProbeEnd] = deque()
         self._unsettled: list[Flight] = []
@@ -155,9 +163,7 @@ class Offloads:
         """What is known of the link now."""
         return self._link.forecast(now_ms)
 
-    def options(
-        self, stages_done: int, bytes_left: int | None
-    ) -> tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]:
+    def options(self, stages_done: int, bytes_left: int | None) -> NowAndLater:
         """What could be sent now (the input, the boundary of the last stage), and after further stages.
 
         Units: bytes_left, what the budget still pays for, None where it sets no limit.
@@ -168,8 +174,16 @@ class Offloads:
         cap_bytes = self._status.largest_payload_bytes
         if bytes_left is not None:
             cap_bytes = min(cap_bytes, bytes_left)
-        now = (0,) if stages_done == 0 else (0, stages_done)
-        return self._within(cap_bytes, now), self._within(cap_bytes, range(stages_done + 1, stage_count))
+        asked = (stages_done, cap_bytes, self._status.abilities)
+        offered = self._offered.get(asked)
+        if offered is None:
+            if len(self._offered) >= OFFERED_CAP:
+                self._offered.clear()
+            now = (0,) if stages_done == 0 else (0, stages_done)
+            later = range(stages_done + 1, stage_count)
+            offered = self._within(cap_bytes, now), self._within(cap_bytes, later)
+            self._offered[asked] = offered
+        return offered
 
     def _within(self, cap_bytes: int, boundaries: Iterable[int]) -> tuple[OffloadOption, ...]:
         return tuple(
@@ -198,6 +212,7 @@ class Offloads:
             except RunnerError:
                 # A packer that fails once is not tried again.
                 self._unsendable.add((option.boundary, option.codec))
+                self._offered.clear()
                 return None
             left_ms -= self._clock() - sent_ms
         request = OffloadRequest(
@@ -343,6 +358,7 @@ class Offloads:
                 key = (option.boundary, option.codec)
                 before_ms = known.encode_ms if key in self._encoded else took_ms
                 self._encoded.add(key)
+                self._offered.clear()
                 encode_ms = before_ms + ENCODE_WEIGHT * (took_ms - before_ms)
                 options[index] = OffloadOption(
                     boundary=known.boundary,

@@ -23,13 +23,13 @@ class Gateways:
     """A link whose gateways can unpack what the test says."""
 
     def __init__(self, abilities: frozenset[str] | None) -> None:
-        self._abilities = abilities
+        self.told = abilities
 
     def open(self) -> None:
         pass
 
     def status(self) -> LinkStatus:
-        return LinkStatus(True, 1, 0, 0, 10_000, self._abilities)
+        return LinkStatus(True, 1, 0, 0, 10_000, self.told)
 
     def submit(self, request: OffloadRequest) -> Future[OffloadReply]:
         raise AssertionError("nothing is sent here")
@@ -52,17 +52,21 @@ def manifest(tiny_bundle: Bundle) -> Manifest:
     return msgspec.structs.replace(tiny_bundle.manifest, boundaries=boundaries)
 
 
-def _offered(manifest: Manifest, abilities: frozenset[str] | None) -> list[str]:
-    engine = Offloads(
+def _offloads(manifest: Manifest, gateways: Gateways) -> Offloads:
+    return Offloads(
         manifest=manifest,
         digest="ab" * 32,
-        transport=Gateways(abilities),
+        transport=gateways,
         link=LinkEstimator(),
         judge=lambda exit_index, output: Evidence(exit_index, 0.5, None, (0.5,)),
         clock=lambda: 0.0,
         emit=lambda record: None,
         tell=lambda observation, now_ms: None,
     )
+
+
+def _offered(manifest: Manifest, abilities: frozenset[str] | None) -> list[str]:
+    engine = _offloads(manifest, Gateways(abilities))
     engine.look(0.0)
     return [option.codec for option in engine.options(0, None)[0]]
 
@@ -73,6 +77,20 @@ def test_options_are_what_both_ends_can_do(manifest: Manifest, monkeypatch: pyte
     assert _offered(manifest, frozenset({"jpeg", "nibbles"})) == ["raw", "u8", "jpeg85"]
     monkeypatch.setattr(offloads, "abilities", lambda: frozenset({"nibbles", "jpeg"}))
     assert _offered(manifest, frozenset({"jpeg", "zstd"})) == ["raw", "u8", "jpeg85"]
+
+
+def test_options_follow_gateways_that_come_and_go_and_what_is_left_of_a_budget(manifest: Manifest) -> None:
+    gateways = Gateways(None)
+    kept = _offloads(manifest, gateways)
+    told: list[frozenset[str] | None] = [frozenset(), frozenset({"jpeg"}), None]
+    for turn in range(200):
+        gateways.told = told[turn % 3]
+        bytes_left = (None, 99, 100, 100 + turn)[turn % 4]
+        stages_done = turn % (len(manifest.boundaries) + 1)
+        anew = _offloads(manifest, Gateways(gateways.told))
+        for each in (kept, anew):
+            each.look(0.0)
+        assert kept.options(stages_done, bytes_left) == anew.options(stages_done, bytes_left)
 
 
 def test_audits_use_what_every_gateway_knows(manifest: Manifest) -> None:
