@@ -28,9 +28,10 @@ from edgeexit.replay.deadlines import Constant, DeadlineSchedule
 from edgeexit.replay.delays import constant_delay
 from edgeexit.replay.frames import RunRows, rows_of_outcome
 from edgeexit.replay.outages import Outage, OutageKind
+from edgeexit.replay.pool import Fleet
 from edgeexit.replay.recorded_run import profile_of
 from edgeexit.replay.recording import Recording
-from edgeexit.replay.simulator import replay
+from edgeexit.replay.simulator import replay_fleet
 from edgeexit.replay.traces import LinkTrace, read_trace
 from edgeexit.replay.world import ATTEMPTS, CostDraws, Draws, Scenario, World
 
@@ -116,7 +117,8 @@ def replay_run(
         policy = Noted(choose_policy(PolicyConfig(), manifest, real.started.variants))
         # The daemon has measured its stages when it started, as it always does.
         controller = Controller(policy, LatencyModel(real.started.stage_ms), LinkEstimator())
-        rows = rows_of_outcome(replay(world, controller))
+        # A gateway that refuses what cannot be in time, and ends where time runs out, as the real one does.
+        rows = rows_of_outcome(replay_fleet([world], [controller], Fleet(1))[0])
         runs.append(Replayed(rows, tuple(by_frame(policy.notes))))
     return runs
 

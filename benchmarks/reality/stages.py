@@ -14,7 +14,7 @@ from benchmarks.reality.house import House
 from benchmarks.reality.plan import DeviceSettings, unhurried
 from benchmarks.reality.real_run import RealRun, Say, inside, run_really
 from benchmarks.reality.shaping import Shape
-from edgeexit.decide.answer import Answer, Drop
+from edgeexit.decide.answer import Answer, Drop, Place
 from edgeexit.decide.learner import Replied
 from edgeexit.errors import DataError
 
@@ -163,10 +163,12 @@ def own_service(
 ) -> list[float]:
     """The gateway's time for every frame as its replies told it in the run, over that of `gateway_stage_ms`.
 
-    A frame without a reply takes the time of another one under the same load of the board, which computes on
-    the same processor's other half; where there is none, one of `otherwise`.
+    A gateway that runs out of time replies with an earlier exit, whose time is that of fewer stages: which
+    one is known of replies that became answers, and only these count. A frame without takes the time of
+    another one under the same load of the board, which computes on the same processor's other half; where
+    there is none, one of `otherwise`.
     """
-    captured_ms = {each.frame: each.captured_ms for each in real.answers}
+    answered = {each.frame: each for each in real.answers if each.place is Place.GATEWAY}
     own: dict[float, float] = {}
     seen: dict[bool, list[float]] = {}
     for frame in real.noted:
@@ -174,9 +176,10 @@ def own_service(
             if not isinstance(note, tuple) or not isinstance(note[1], Replied):
                 continue
             reply = note[1]
-            at_ms = captured_ms.get(reply.frame)
-            if at_ms is not None and reply.compute_ms > 0.0:
-                factor = reply.compute_ms / sum(gateway_stage_ms[reply.option.boundary :])
+            answer = answered.get(reply.frame)
+            if answer is not None and reply.compute_ms > 0.0:
+                at_ms = answer.captured_ms
+                factor = reply.compute_ms / sum(gateway_stage_ms[reply.option.boundary : answer.exit + 1])
                 own[at_ms] = factor
                 seen.setdefault(inside(at_ms - real.begin_ms, busy), []).append(factor)
     factors: list[float] = []

@@ -6,16 +6,21 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.reality.compare import SHARE_POINTS, Figures, compare, figures_of, worst_points
+from benchmarks.reality.noting import FrameNotes
 from benchmarks.reality.page import BEGIN, END, PAGE, replaced
 from benchmarks.reality.plan import BUDGET_FACTORS, BUSY, CUT, Pace, write_mobile, write_steady
+from benchmarks.reality.real_run import RealRun
+from benchmarks.reality.shaper import Stats
 from benchmarks.reality.shaping import (
     QUEUE_BYTES,
     RETRANSMISSION_MS,
+    Counted,
     Delays,
     Link,
     Way,
@@ -23,8 +28,12 @@ from benchmarks.reality.shaping import (
     next_retransmission_ms,
     stall_ms,
 )
+from benchmarks.reality.stages import own_service
 from benchmarks.reality.subjects import Kind
-from edgeexit.decide.answer import Place
+from edgeexit.decide.answer import Answer, Place
+from edgeexit.decide.decision import OffloadOption
+from edgeexit.decide.learner import Replied
+from edgeexit.device.records import RunStarted
 from edgeexit.errors import DataError
 from edgeexit.replay.frames import FrameRow, RunRows
 from edgeexit.replay.outcome import OffloadCount
@@ -234,3 +243,56 @@ def test_a_page_is_changed_between_its_marks_only() -> None:
         replaced("no marks", "new")
     text = PAGE.read_text(encoding="utf-8")
     assert replaced(text, "x") != text
+
+
+def answered(frame: int, exit_index: int, place: Place) -> Answer:
+    return Answer(
+        frame=frame,
+        source="still",
+        label=0,
+        score=1.0,
+        quality=1.0,
+        output=(1.0,),
+        exit=exit_index,
+        place=place,
+        captured_ms=100.0 * frame,
+        latency_ms=50.0,
+        deadline_ms=80.0,
+        reason="gateway",
+        stages_run=1,
+        offloads=1,
+        uplink_bytes=10,
+        link_up=True,
+        decision_us=(),
+    )
+
+
+def test_a_gateways_time_is_that_of_the_stages_it_ran() -> None:
+    option = OffloadOption(boundary=0, codec="raw", payload_bytes=10)
+    silence = Counted()
+    stats = Stats(
+        origin_ms=0.0,
+        now_ms=0.0,
+        worst_lateness_ms=0.0,
+        late_share=0.0,
+        priority="",
+        up=silence,
+        down=silence,
+    )
+    # Twice its usual time for four stages; for the first alone; and one that answered nothing.
+    replies = [(0, 3, Place.GATEWAY, 80.0), (1, 0, Place.GATEWAY, 20.0), (2, 2, Place.DEVICE, 5.0)]
+    real = RealRun(
+        started=RunStarted("d", "b", "", (), (), "here", None, None, "p", 0.0, 0.0),
+        records=tuple(answered(frame, exit_index, place) for frame, exit_index, place, _ in replies),
+        begin_ms=0.0,
+        end_ms=1000.0,
+        link_before=stats,
+        link_after=stats,
+        changes=(),
+        noted=tuple(
+            FrameNotes(frame, 100.0 * frame, ((0.0, Replied(frame, option, 50.0, 0.0, compute_ms, 100)),))
+            for frame, _, _, compute_ms in replies
+        ),
+    )
+    factors = own_service(np.random.default_rng(1), real, (), (10.0,) * 4, [9.0])
+    assert factors == pytest.approx([2.0, 2.0, 2.0])
