@@ -13,7 +13,7 @@ from edgeexit.bundle.store import Bundle
 from edgeexit.errors import RunnerError, ShapeError
 from edgeexit.runner.preprocess import ImageTensors
 from edgeexit.runner.protocol import LoadedStage, StageOutput, Tensors
-from edgeexit.runner.runtime import TFLITE, Graph, Interpreter, Runtime, find_runtime
+from edgeexit.runner.runtime import TFLITE, Interpreter, Runtime, find_runtime
 
 # What litert-torch and onnx2tf call a lone signature.
 _SIGNATURE = "serving_default"
@@ -29,7 +29,7 @@ class LiteRTStage:
         *,
         stage: int,
         variant: Variant,
-        interpreter: Graph,
+        interpreter: Interpreter,
         inputs: Sequence[tuple[str, int]],
         boundary: Sequence[tuple[str, int]],
         exit_index: int,
@@ -57,13 +57,16 @@ class LiteRTStage:
             get = interpreter.get_tensor
             boundary = {name: get(index) for name, index in self._boundary}
             output = cast("NDArray[np.float32]", get(self._exit))
-        except KeyError as error:
-            raise RunnerError(
-                f"stage {self.stage} cannot run", stage=self.stage, why=f"tensor {error} was not given"
-            ) from error
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise RunnerError(f"stage {self.stage} failed", stage=self.stage, why=str(error)) from error
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise run_error(self.stage, error) from error
         return StageOutput(boundary, output[0])  # (1, C) -> (C,)
+
+
+def run_error(stage: int, error: Exception) -> RunnerError:
+    """What an error of a runtime means; a KeyError names a tensor that was not given."""
+    if isinstance(error, KeyError):
+        return RunnerError(f"stage {stage} cannot run", stage=stage, why=f"tensor {error} was not given")
+    return RunnerError(f"stage {stage} failed", stage=stage, why=str(error))
 
 
 def load_stage(

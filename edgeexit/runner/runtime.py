@@ -25,28 +25,8 @@ class _Signature(Protocol):
     def get_output_details(self) -> Mapping[str, Mapping[str, object]]: ...
 
 
-class Graph(Protocol):
-    """A graph that can be run: an interpreter's main one, or one of several."""
-
-    def set_tensor(self, tensor_index: int, value: NDArray[np.generic]) -> None:
-        """Copy a value in."""
-        ...
-
-    def tensor(self, tensor_index: int) -> Callable[[], NDArray[np.generic]]:
-        """Gives views of a tensor's memory; none may be alive while the graph runs."""
-        ...
-
-    def invoke(self) -> None:
-        """Run the graph."""
-        ...
-
-    def get_tensor(self, tensor_index: int) -> NDArray[np.generic]:
-        """Copy a value out."""
-        ...
-
-
-class Interpreter(Graph, Protocol):
-    """What is used of a runtime's interpreter, which is its main graph too."""
+class Interpreter(Protocol):
+    """What is used of a runtime's interpreter."""
 
     def allocate_tensors(self) -> None:
         """Plan and take its memory."""
@@ -62,6 +42,22 @@ class Interpreter(Graph, Protocol):
 
     def get_input_details(self) -> list[Mapping[str, object]]:
         """Inputs of the main graph."""
+        ...
+
+    def set_tensor(self, tensor_index: int, value: NDArray[np.generic]) -> None:
+        """Copy a value in."""
+        ...
+
+    def tensor(self, tensor_index: int) -> Callable[[], NDArray[np.generic]]:
+        """Gives views of a tensor's memory; none may be alive while it runs."""
+        ...
+
+    def invoke(self) -> None:
+        """Run the graph."""
+        ...
+
+    def get_tensor(self, tensor_index: int) -> NDArray[np.generic]:
+        """Copy a value out."""
         ...
 
 

@@ -17,9 +17,9 @@ from edgeexit.bundle.manifest import Variant
 from edgeexit.bundle.merge import merged
 from edgeexit.bundle.store import Bundle
 from edgeexit.bundle.tflite import check_model
-from edgeexit.errors import BundleError, RunnerError, ShapeError
-from edgeexit.runner.graphs import graphs_of
-from edgeexit.runner.litert import LiteRTStage, bind_tensors, given_by
+from edgeexit.errors import BundleError, RunnerError
+from edgeexit.runner.graphs import GraphStage, inner_of
+from edgeexit.runner.litert import bind_tensors, given_by
 from edgeexit.runner.protocol import LoadedStage, StageOutput, Tensors
 from edgeexit.runner.report import write_pieces
 from edgeexit.runner.runtime import Runtime
@@ -49,9 +49,9 @@ def load_together(
         files = [bundle.blob_path(variant.blob) for variant in variants]
         _keep(path, files)
         interpreter = runtime.make(path, threads)
-        graphs = graphs_of(interpreter, len(variants))
+        inner = inner_of(interpreter, len(variants))
         loaded: list[LoadedStage] = []
-        for stage, (variant, graph) in enumerate(zip(variants, graphs, strict=True)):
+        for stage, variant in enumerate(variants):
             signature = interpreter.get_signature_runner(_key(stage))
             inputs, outputs = signature.get_input_details(), signature.get_output_details()
             wanted = bundle.manifest.boundaries[stage].tensors
@@ -59,16 +59,17 @@ def load_together(
             given = bind_tensors(outputs, given_by(bundle.manifest, stage), stage=stage, file=path.name)
             answer = bundle.manifest.exits[stage].output.name
             loaded.append(
-                LiteRTStage(
+                GraphStage(
                     stage=stage,
                     variant=variant,
-                    interpreter=graph,
+                    inner=inner,
+                    graph=stage,
                     inputs=tuple(taken.items()),
                     boundary=[(tensor, index) for tensor, index in given.items() if tensor != answer],
                     exit_index=given[answer],
                 )
             )
-    except (BundleError, ShapeError, OSError, ValueError, RuntimeError, TypeError, MemoryError) as error:
+    except (BundleError, OSError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError) as error:
         raise RunnerError("stages cannot be put together", why=str(error)) from error
     return loaded
 

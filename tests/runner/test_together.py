@@ -124,6 +124,7 @@ class Inner(Protocol):
     SetTensor: Callable[[int, NDArray[np.generic], int], object]
     Invoke: Callable[[int], object]
     GetTensor: Callable[[int, int], NDArray[np.float32]]
+    tensor: Callable[[object, int, int], NDArray[np.float32]]
 
 
 class OtherInner:
@@ -134,6 +135,7 @@ class OtherInner:
         self.AllocateTensors = inner.AllocateTensors
         self.SetTensor = inner.SetTensor
         self.Invoke = inner.Invoke
+        self.tensor = inner.tensor
         self._get = inner.GetTensor
 
     def GetTensor(self, tensor_index: int, subgraph_index: int) -> NDArray[np.float32]:  # noqa: N802
