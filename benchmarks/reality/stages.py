@@ -15,7 +15,7 @@ from benchmarks.reality.plan import DeviceSettings, unhurried
 from benchmarks.reality.real_run import RealRun, Say, inside, run_really
 from benchmarks.reality.shaping import Shape
 from edgeexit.decide.answer import Answer, Drop, Place
-from edgeexit.decide.learner import Replied
+from edgeexit.decide.learner import Failed, Replied
 from edgeexit.errors import DataError
 
 # How long the daemon runs for its stages, before and after every scenario; some twenty frames each.
@@ -161,29 +161,40 @@ def own_service(
     gateway_stage_ms: Sequence[float],
     otherwise: Sequence[float],
 ) -> list[float]:
-    """The gateway's time for every frame as its replies told it in the run, over that of `gateway_stage_ms`.
+    """The gateway's time for every frame as it told it in the run, over that of `gateway_stage_ms`.
 
-    A gateway that runs out of time replies with an earlier exit, whose time is that of fewer stages: which
-    one is known of replies that became answers, and only these count. A frame without takes the time of
-    another one under the same load of the board, which computes on the same processor's other half; where
-    there is none, one of `otherwise`.
+    How many stages a time is of is known of replies that became answers. A gateway that runs out of time, or
+    whose request was taken back, has run fewer than all: as many as fit best to the others' times. Without
+    the requests taken back only quick ones would count. A frame of which the gateway told nothing takes the
+    time of another one under the same load of the board, which computes on the same processor's other half;
+    where there is none, one of `otherwise`.
     """
-    answered = {each.frame: each for each in real.answers if each.place is Place.GATEWAY}
+    captured_ms = {each.frame: each.captured_ms for each in real.answers}
+    exits = {each.frame: each.exit for each in real.answers if each.place is Place.GATEWAY}
+    told = [
+        note[1]
+        for frame in real.noted
+        for note in frame.notes
+        if isinstance(note, tuple)
+        and isinstance(note[1], Replied | Failed)
+        and note[1].compute_ms
+        and note[1].frame in captured_ms
+    ]
     own: dict[float, float] = {}
     seen: dict[bool, list[float]] = {}
-    for frame in real.noted:
-        for note in frame.notes:
-            if not isinstance(note, tuple) or not isinstance(note[1], Replied):
-                continue
-            reply = note[1]
-            answer = answered.get(reply.frame)
-            if answer is not None and reply.compute_ms > 0.0:
-                at_ms = answer.captured_ms
-                factor = reply.compute_ms / sum(gateway_stage_ms[reply.option.boundary : answer.exit + 1])
-                own[at_ms] = factor
-                seen.setdefault(inside(at_ms - real.begin_ms, busy), []).append(factor)
+    for each in sorted(told, key=lambda each: each.frame not in exits):
+        at_ms = captured_ms[each.frame]
+        alike = seen.setdefault(inside(at_ms - real.begin_ms, busy), [])
+        usual = float(np.median(alike or otherwise))
+        whole_ms = np.cumsum(gateway_stage_ms[each.option.boundary :])  # (stages that may have run,)
+        ran = exits.get(each.frame, each.option.boundary - 1) - each.option.boundary
+        compute_ms = each.compute_ms or 0.0
+        if ran < 0:
+            ran = int(np.argmin(np.abs(np.log(compute_ms / (usual * whole_ms)))))
+        own[at_ms] = compute_ms / float(whole_ms[ran])
+        alike.append(own[at_ms])
     factors: list[float] = []
     for at_ms in sorted(each.captured_ms for each in real.records if isinstance(each, Answer | Drop)):
-        values = seen.get(inside(at_ms - real.begin_ms, busy), otherwise)
+        values = seen.get(inside(at_ms - real.begin_ms, busy)) or otherwise
         factors.append(own.get(at_ms, values[int(random.integers(0, len(values)))]))
     return factors

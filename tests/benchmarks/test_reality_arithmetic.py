@@ -32,7 +32,7 @@ from benchmarks.reality.stages import own_service
 from benchmarks.reality.subjects import Kind
 from edgeexit.decide.answer import Answer, Place
 from edgeexit.decide.decision import OffloadOption
-from edgeexit.decide.learner import Replied
+from edgeexit.decide.learner import Failed, Observation, Replied
 from edgeexit.device.records import RunStarted
 from edgeexit.errors import DataError
 from edgeexit.replay.frames import FrameRow, RunRows
@@ -279,20 +279,24 @@ def test_a_gateways_time_is_that_of_the_stages_it_ran() -> None:
         up=silence,
         down=silence,
     )
-    # Twice its usual time for four stages; for the first alone; and one that answered nothing.
-    replies = [(0, 3, Place.GATEWAY, 80.0), (1, 0, Place.GATEWAY, 20.0), (2, 2, Place.DEVICE, 5.0)]
+    # Twice its usual time for four stages; for the first alone; one taken back after three; a reply too late.
+    told: list[tuple[int, Place, Observation]] = [
+        (3, Place.GATEWAY, Replied(0, option, 50.0, 0.0, 80.0, 100)),
+        (0, Place.GATEWAY, Replied(1, option, 50.0, 0.0, 20.0, 100)),
+        (2, Place.DEVICE, Failed(2, option, 50.0, "cancelled", 0.0, 63.0)),
+        (2, Place.DEVICE, Replied(3, option, 50.0, 0.0, 38.0, 100)),
+        (2, Place.DEVICE, Failed(4, option, 50.0, "no reply")),
+    ]
     real = RealRun(
         started=RunStarted("d", "b", "", (), (), "here", None, None, "p", 0.0, 0.0),
-        records=tuple(answered(frame, exit_index, place) for frame, exit_index, place, _ in replies),
+        records=tuple(answered(frame, *each[:2]) for frame, each in enumerate(told)),
         begin_ms=0.0,
         end_ms=1000.0,
         link_before=stats,
         link_after=stats,
         changes=(),
-        noted=tuple(
-            FrameNotes(frame, 100.0 * frame, ((0.0, Replied(frame, option, 50.0, 0.0, compute_ms, 100)),))
-            for frame, _, _, compute_ms in replies
-        ),
+        noted=tuple(FrameNotes(frame, 100.0 * frame, ((0.0, each[2]),)) for frame, each in enumerate(told)),
     )
     factors = own_service(np.random.default_rng(1), real, (), (10.0,) * 4, [9.0])
-    assert factors == pytest.approx([2.0, 2.0, 2.0])
+    assert factors[:4] == pytest.approx([2.0, 2.0, 2.1, 1.9])
+    assert factors[4] in factors[:4]
