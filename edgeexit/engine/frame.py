@@ -206,7 +206,7 @@ class OpenFrame:
         """Count a stage run here and keep what its exit said, judged when asked for. Shapes: output (C,)."""
         with self._lock:
             self.spent.stages_run += 1
-            if not self.in_hand:
+            if self._best is None and not self._unjudged:
                 self._first_ms = self._clock()
             self._unjudged.append((exit_index, output))
         if self._overdue:
@@ -258,7 +258,9 @@ class OpenFrame:
                 return False
             answer = self._answer = self._compose(self._best, reason)
         self._emit(answer)
-        self.wake.set()
+        if self.spent.offloads:
+            # Of a frame of which nothing was sent nobody waits for a reply.
+            self.wake.set()
         return True
 
     def _compose(self, finding: Finding, reason: str) -> Answer:
@@ -287,7 +289,7 @@ class OpenFrame:
             uplink_bytes=spent.uplink_bytes,
             link_up=self._link_up(),
             decision_us=tuple(spent.decision_us),
-            route=tuple([f"{each.action.value}:{each.reason}" for each in spent.route]),
+            route=tuple([f"{each.action._value_}:{each.reason}" for each in spent.route]),
             network_ms=spent.held_up_ms(now_ms, first_ms=self._first_ms, due_ms=self._due_ms(deadline_ms)),
             cut=expiry is not None and expiry.cut,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
+_BYTE = np.dtype(np.uint8)
 _WHITE = np.float32(255.0)
 
 # A picture of a 50-megapixel camera, the largest that a phone takes by default, is about 20 MB as JPEG.
@@ -76,7 +78,7 @@ def input_tensors(image: Pixels, preprocessing: Preprocessing, spec: TensorSpec)
     pixels = _fitted(image, preprocessing)  # (H, W) or (H, W, 3)
     if pixels.ndim == 3 and preprocessing.layout == "NCHW":
         pixels = pixels.transpose(2, 0, 1)  # (3, H, W), a view
-    if pixels.size != spec.size:
+    if pixels.size != prod(spec.shape):
         raise DataError("image cannot be used", file="image", why=f"{spec} is wanted, got {pixels.shape}")
     return ImageTensors(pixels, spec)
 
@@ -154,7 +156,7 @@ def _fitted(image: Pixels, how: Preprocessing) -> Pixels:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]  # (H, W)
     colored = image.ndim == 3 and image.shape[2] == 3
-    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or colored):
+    if image.dtype != _BYTE or image.size == 0 or not (image.ndim == 2 or colored):
         raise DataError(
             "image cannot be used",
             file="image",
