@@ -34,6 +34,7 @@ class Parts:
     """What the journey of every frame uses."""
 
     runner: Runner
+    stage_count: int
     policy: Policy
     latency: LatencyModel
     budgets: BudgetSource
@@ -90,7 +91,7 @@ class Journey:
         compute, spending = parts.latency.forecast(now_ms), parts.spending
         stage_energy_mj: tuple[float, ...] = ()
         if spending.prices_energy:
-            stages = range(parts.runner.stage_count)
+            stages = range(parts.stage_count)
             stage_energy_mj = spending.stage_energy_mj([compute.median_ms(each, each + 1) for each in stages])
         options, later_options = ((), ()) if flying is not None else self._options(now_ms)
         decision = parts.policy.decide(
@@ -98,7 +99,7 @@ class Journey:
                 remaining_ms=frame.remaining_ms(now_ms),
                 elapsed_ms=now_ms - frame.frame.captured_ms,
                 stages_done=self._stages_done,
-                stage_count=parts.runner.stage_count,
+                stage_count=parts.stage_count,
                 evidence=None if best is None else best.evidence,
                 prior_quality=parts.judge.prior_quality,
                 compute=compute,
@@ -149,7 +150,7 @@ class Journey:
             self._wait(decision.wait_ms)
         elif decision.action is Action.EXIT and frame.best is not None:
             frame.close(decision.reason)
-        elif self._stages_done < self._parts.runner.stage_count:
+        elif self._stages_done < self._parts.stage_count:
             self._run_stages(decision.stretch)
         else:
             frame.close(decision.reason)
@@ -189,7 +190,7 @@ class Journey:
         remaining_ms = frame.remaining_ms(now_ms)
         if frame.answer is not None:
             return False
-        if stage + 1 == parts.runner.stage_count:
+        if stage + 1 == parts.stage_count:
             if remaining_ms > 0.0:
                 frame.spent.route.append(stretch.last)
                 frame.close(stretch.last.reason)

@@ -78,6 +78,7 @@ class Engine:
             )
         self._parts = Parts(
             runner=runner,
+            stage_count=runner.stage_count,
             policy=policy,
             latency=latency,
             budgets=budgets,
