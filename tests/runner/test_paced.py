@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +57,32 @@ def test_every_stage_takes_the_factor_times_its_own_time(
     runner.run(1, given_.boundary)
     assert time.now_ms - begun_ms == pytest.approx(factor * stage_ms * 2, rel=1e-6, abs=2e-3)
     np.testing.assert_array_equal(given_.output, [0.0, 0.0, 1.0])
+
+
+class SlowImage(Mapping[str, np.ndarray]):
+    """Tensors whose numbers are made when they are asked for, in 7 ms."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], time: MadeUpTime) -> None:
+        self._tensors = tensors
+        self._time = time
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self._time.now_ms += 7.0
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def test_making_numbers_of_an_image_is_not_stretched(tiny_bundle: Bundle) -> None:
+    time = MadeUpTime(10.0)
+    runner, image = paced(tiny_bundle, 3.0, time)
+    begun_ms = time.now_ms
+    runner.run(0, SlowImage(image, time))
+    assert time.now_ms - begun_ms == pytest.approx(7.0 + 3.0 * 10.0, abs=1e-6)
 
 
 def test_a_sleep_that_ends_early_is_taken_up_again(tiny_bundle: Bundle) -> None:
