@@ -98,7 +98,12 @@ def energy_of(
         return None
     for key, value in (("power-mw", power_mw), ("board-mw", board_mw)):
         if value is not None and not 0.0 < value < float("inf"):
-            raise ConfigError(f"a power of {value:g} mW", key=key, fix="more than 0")
+            raise ConfigError(
+                f"a power of {value:g} mW is refused",
+                key=key,
+                why=f"--{key} is a power that is spent on average: finite, and more than 0",
+                fix=f"give --{key} in milliwatts, or leave it out",
+            )
     if sending_mj_per_byte is not None:
         checked_mj_per_byte(sending_mj_per_byte)
     return EnergyTerms(power_mw, board_mw, sending_mj_per_byte)
