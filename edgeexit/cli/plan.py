@@ -84,7 +84,8 @@ def plan(
 
 
 def _tell(load: Load) -> None:
-    typer.echo(f"tried {load.gateways:,} gateways: p99 {load.stay_p99_ms:.1f} ms", err=True)
+    how = ", and the queue grows" if load.grows else ""
+    typer.echo(f"tried {load.gateways:,} gateways: p99 {load.stay_p99_ms:.1f} ms{how}", err=True)
 
 
 def _show(fleet: Fleet, enough: Load, target_p99_ms: float) -> None:

@@ -28,6 +28,33 @@ def test_a_plan_keeps_its_target_and_one_gateway_fewer_does_not() -> None:
         assert [load.gateways for load in made.tried] == sorted(load.gateways for load in made.tried)
 
 
+@pytest.mark.parametrize("devices", [1_000, 100_000])
+@pytest.mark.parametrize("dispatch", list(Dispatch))
+def test_gateways_that_are_always_busy_keep_no_target(devices: int, dispatch: Dispatch) -> None:
+    # Exactly as much work as 1,740 (17.4) gateways can do: the queue grows as long as the run lasts.
+    fleet = Fleet(devices=devices, frames_per_s=10.0, offload_fraction=0.3, service_ms=(4.1, 4.3, 9.0))
+    made = plan(fleet, Gateways(dispatch=dispatch), target_p99_ms=100.0)
+    assert made.enough.gateways > fleet.busy_workers
+    assert not made.enough.grows
+    if dispatch is Dispatch.ROTATION:  # a thousand workers of one queue can be busy nearly always
+        assert made.enough.utilisation < 0.99
+
+
+def test_a_queue_that_grows_is_told_however_short_the_run_is() -> None:
+    fleet = Fleet(devices=100_000, frames_per_s=10.0, offload_fraction=0.3, service_ms=(4.1, 4.3, 9.0))
+    assert load_at(fleet, Gateways(), 1_730).grows
+    assert not load_at(fleet, Gateways(), 2_000).grows
+
+
+def test_a_large_fleet_meets_what_a_part_of_it_meets_at_its_part_of_the_gateways() -> None:
+    part = Fleet(devices=8_000, frames_per_s=10.0, offload_fraction=0.3, service_ms=(4.1, 4.3, 9.0))
+    whole = replace(part, devices=96_000)
+    of_part = load_at(part, Gateways(), 147)
+    of_whole = load_at(whole, Gateways(), 12 * 147)
+    assert of_whole.utilisation == pytest.approx(of_part.utilisation, rel=0.01)
+    assert of_whole.stay_p99_ms == pytest.approx(of_part.stay_p99_ms, rel=0.2)
+
+
 def test_one_queue_needs_no_more_than_rotation() -> None:
     fleet = replace(CONSTANT, devices=1000, service_ms=tuple(np.linspace(1.0, 9.0, 20).tolist()))
     rotated = plan(fleet, Gateways(1, Dispatch.ROTATION), target_p99_ms=20.0)
