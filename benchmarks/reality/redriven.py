@@ -129,7 +129,15 @@ class _Tokens:
             link.sent(self._next, seen.option, now_ms)
         elif isinstance(seen, Replied):
             token = self._token(seen.frame)
-            link.replied(token, seen.elapsed_ms, seen.queue_ms, seen.compute_ms, seen.downlink_bytes, now_ms)
+            link.replied(
+                token,
+                seen.elapsed_ms,
+                seen.queue_ms,
+                seen.compute_ms,
+                seen.downlink_bytes,
+                now_ms,
+                whole=seen.whole,
+            )
         elif isinstance(seen, Failed):
             token = self._token(seen.frame)
             link.failed(token, seen.reason, now_ms, queue_ms=seen.queue_ms, compute_ms=seen.compute_ms)

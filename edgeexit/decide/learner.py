@@ -34,7 +34,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """A reply arrived, in time or late.
+    """A reply arrived, in time or late; `whole` where the gateway had run all stages.
 
     Units: elapsed_ms, hand-over to reply; queue_ms and compute_ms, the gateway's own durations.
     """
@@ -45,6 +45,7 @@ class Replied:
     queue_ms: float
     compute_ms: float
     downlink_bytes: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

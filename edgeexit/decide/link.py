@@ -178,8 +178,10 @@ class LinkEstimator:
         compute_ms: float,
         downlink_bytes: int,
         now_ms: float,
+        *,
+        whole: bool = True,
     ) -> None:
-        """Learn from a reply, in time or late."""
+        """Learn from a reply, in time or late; `whole` where the gateway had run all stages."""
         exchange = self._in_flight.pop(token, None)
         if not 0.0 < elapsed_ms < LONGEST_MS:
             return
@@ -192,7 +194,7 @@ class LinkEstimator:
         self._overtake(exchange.sent_ms, now_ms)
         queue_ms = min(max(0.0, queue_ms), elapsed_ms) if isfinite(queue_ms) else 0.0
         compute_ms = min(max(0.0, compute_ms), elapsed_ms) if isfinite(compute_ms) else 0.0
-        self._server.observe(exchange.option.boundary, queue_ms, compute_ms, now_ms)
+        self._server.observe(exchange.option.boundary, queue_ms, compute_ms, now_ms, whole=whole)
         network_ms = max(0.1, elapsed_ms - queue_ms - compute_ms)
         if downlink_bytes >= SMALL_BYTES:
             extra_ms = max(0.0, network_ms - (exchange.predicted_ms - self._downlink_ms))

@@ -70,8 +70,10 @@ class ServerTimes:
         times = self._now.compute_ms.get(boundary)
         return None if times is None else times[1]
 
-    def observe(self, boundary: int, queue_ms: float, compute_ms: float, now_ms: float) -> None:
-        """Learn from one reply."""
+    def observe(
+        self, boundary: int, queue_ms: float, compute_ms: float, now_ms: float, *, whole: bool = True
+    ) -> None:
+        """Learn from one reply; of one that is not `whole`, that all stages take no less."""
         if now_ms - self._seen_ms > QUEUE_FRESH_MS:
             self._queue.clear()
         self._seen_ms = now_ms
@@ -79,6 +81,9 @@ class ServerTimes:
         times = self._compute.get(boundary)
         if times is None:
             times = self._compute[boundary] = deque(maxlen=WINDOW)
+        elif not whole:
+            # An answer of an early exit is no sign of a quick gateway.
+            compute_ms = max(compute_ms, self._now.compute_ms[boundary][1])
         times.append(compute_ms)
         self._now = ServiceTimes(_tenths(self._queue), {**self._now.compute_ms, boundary: _tenths(times)})
 

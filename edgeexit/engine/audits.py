@@ -234,6 +234,7 @@ class Audits:
             compute_ms=reply.compute_ms,
             downlink_bytes=reply.downlink_bytes,
             now_ms=now_ms,
+            whole=reply.exit == self._last_exit,
         )
         self._emit(_record(sent, OffloadOutcome.UNUSED, "audit"))
         output = np.asarray(reply.output, dtype=np.float32).reshape(-1)

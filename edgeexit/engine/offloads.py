@@ -319,6 +319,7 @@ class Offloads:
             waited_ms = landed_ms - flight.sent_ms
             self._tell(Failed(number, option, waited_ms, reason, queue_ms, compute_ms), landed_ms)
             return
+        whole = reply.exit == len(self._exits) - 1
         self._link.replied(
             flight.token,
             elapsed_ms=reply.elapsed_ms,
@@ -326,9 +327,10 @@ class Offloads:
             compute_ms=reply.compute_ms,
             downlink_bytes=reply.downlink_bytes,
             now_ms=landed_ms,
+            whole=whole,
         )
         replied = Replied(
-            number, option, reply.elapsed_ms, reply.queue_ms, reply.compute_ms, reply.downlink_bytes
+            number, option, reply.elapsed_ms, reply.queue_ms, reply.compute_ms, reply.downlink_bytes, whole
         )
         self._tell(replied, landed_ms)
 

@@ -49,8 +49,10 @@ class OffloadEstimator(Protocol):
         compute_ms: float,
         downlink_bytes: int,
         now_ms: float,
+        *,
+        whole: bool = True,
     ) -> None:
-        """Learn from a reply, in time or late."""
+        """Learn from a reply, in time or late; `whole` where the gateway had run all stages."""
         ...
 
     def failed(

@@ -222,8 +222,11 @@ class DeviceLink:
                 # A transport counts from the hand-over on: encoding is the device's own time.
                 took_ms = landed_ms - flight.handed_ms
                 queue_ms, service_ms = flight.queue_ms, flight.service_ms
-                estimator.replied(flight.token, took_ms, queue_ms, service_ms, REPLY_BYTES, landed_ms)
-                seen = Replied(flight.frame, flight.option, took_ms, queue_ms, service_ms, REPLY_BYTES)
+                whole = flight.exit == self._world.last_exit
+                estimator.replied(
+                    flight.token, took_ms, queue_ms, service_ms, REPLY_BYTES, landed_ms, whole=whole
+                )
+                seen = Replied(flight.frame, flight.option, took_ms, queue_ms, service_ms, REPLY_BYTES, whole)
             else:
                 queue_ms, service_ms = flight.queue_ms, flight.service_ms
                 estimator.failed(flight.token, failure, landed_ms, queue_ms=queue_ms, compute_ms=service_ms)

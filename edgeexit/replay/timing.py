@@ -140,9 +140,11 @@ class _TimedLink:
         compute_ms: float,
         downlink_bytes: int,
         now_ms: float,
+        *,
+        whole: bool = True,
     ) -> None:
         began_s = self._watch.clock()
-        self._inner.replied(token, elapsed_ms, queue_ms, compute_ms, downlink_bytes, now_ms)
+        self._inner.replied(token, elapsed_ms, queue_ms, compute_ms, downlink_bytes, now_ms, whole=whole)
         self._watch.update_took(began_s)
 
     def failed(

@@ -52,3 +52,24 @@ def test_a_queue_is_forgotten_after_a_while_but_not_how_long_computing_takes() -
     assert server.at(later_ms).service_ms(0) == (5.0,) * 3
     server.observe(0, 1.0, 5.0, later_ms)
     assert server.at(later_ms).service_ms(0) == (6.0,) * 3, "a queue that is gone does not come back"
+
+
+def test_an_early_exit_is_no_sign_of_a_quick_gateway() -> None:
+    server = ServerTimes()
+    for _ in range(10):
+        server.observe(0, 2.0, 60.0, 0.0)
+    for _ in range(10):
+        server.observe(0, 2.0, 15.0, 0.0, whole=False)
+    assert server.at(0.0).service_ms(0) == (62.0,) * 3, "one stage of four in 15 ms"
+    for _ in range(15):
+        server.observe(0, 2.0, 80.0, 0.0, whole=False)
+    assert server.compute_ms(0) == 80.0, "all stages would have taken longer still"
+
+
+def test_before_any_whole_reply_an_early_exit_is_all_that_is_known() -> None:
+    server = ServerTimes()
+    server.observe(0, 0.0, 15.0, 0.0, whole=False)
+    assert server.compute_ms(0) == 15.0
+    server.observe(0, 0.0, 60.0, 0.0)
+    server.observe(0, 0.0, 60.0, 0.0)
+    assert server.compute_ms(0) == 60.0

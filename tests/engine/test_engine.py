@@ -572,6 +572,27 @@ class LearningPolicy:
         self.told.append((observation, now_ms))
 
 
+@pytest.mark.parametrize(("exit_index", "whole"), [(STAGES - 1, True), (0, False)])
+def test_a_reply_of_an_early_exit_is_told_as_cut_short(
+    tiny_bundle: Bundle, exit_index: int, whole: bool
+) -> None:
+    policy = LearningPolicy()
+    engine = Engine(
+        tiny_bundle,
+        ScriptedRunner(),
+        policy=policy,
+        latency=LatencyModel([1.0] * STAGES),
+        budgets=NO_HURRY,
+        clock=clock_ms,
+        emit=lambda _record: None,
+        transport=HandTransport(after(0.0, reply(exit_index=exit_index))),
+    )
+    with engine:
+        engine.answer(Frame(7, "still", clock_ms(), np.zeros((8, 8), np.uint8)))
+        engine.idle()
+    assert [each.whole for each, _ in policy.told if isinstance(each, Replied)] == [whole]
+
+
 def test_a_policy_that_learns_is_told_what_happened_in_order(tiny_bundle: Bundle) -> None:
     policy = LearningPolicy()
     engine = Engine(

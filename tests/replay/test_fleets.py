@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeexit.decide.learner import Observation, Replied
+from edgeexit.decide.policies.fixed import AlwaysOffload
 from edgeexit.replay.contenders import FLOOR, OWN, contenders
+from edgeexit.replay.controller import controller_of
 from edgeexit.replay.fleets import (
     fleet_rows,
     made_by,
@@ -138,3 +141,26 @@ def test_a_crowded_fleet_takes_back_what_nobody_waits_for(rows: list[GridRow], r
         assert int(each.uplink_bytes.sum()) >= least * count.sent
     assert sum(each.offloads.cancelled for each in runs) > 0
     assert sum(each.offloads.cancelled for each in kept) == 0
+
+
+def test_replies_of_a_gateway_without_time_for_all_stages_are_told_as_such(
+    rows: list[GridRow], recording: Recording
+) -> None:
+    crowded = next(row for row in rows if row.fleet == Fleet(16) and "times as slow" in row.scenario.name)
+    replies: list[Replied] = []
+
+    class Listening(AlwaysOffload):
+        def learn(self, observation: Observation, now_ms: float) -> None:
+            if isinstance(observation, Replied):
+                replies.append(observation)
+
+    profile = crowded.scenario.profile
+    slow = replace(profile, gateway_stage_ms=tuple(3.0 * each for each in profile.gateway_stage_ms))
+    row = replace(crowded, scenario=replace(crowded.scenario, profile=slow))
+    worlds = row_worlds(row, recording, (1,))
+    row_runs(worlds, made_by(controller_of(lambda _p, _r: Listening())), crowded.fleet)
+    whole = [each.compute_ms for each in replies if each.whole]
+    cut_short = [each.compute_ms for each in replies if not each.whole]
+    assert whole
+    assert cut_short
+    assert np.median(cut_short) < np.median(whole)
