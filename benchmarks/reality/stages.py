@@ -163,11 +163,11 @@ def own_service(
 ) -> list[float]:
     """The gateway's time for every frame as it told it in the run, over that of `gateway_stage_ms`.
 
-    How many stages a time is of is known of replies that became answers. A gateway that runs out of time, or
-    whose request was taken back, has run fewer than all: as many as fit best to the others' times. Without
-    the requests taken back only quick ones would count. A frame of which the gateway told nothing takes the
-    time of another one under the same load of the board, which computes on the same processor's other half;
-    where there is none, one of `otherwise`.
+    How many stages a time is of is known of replies that became answers. Of the others it is as many as fit
+    best to the times of those: all at most where there was a reply, fewer than all where there was none, for
+    a gateway that has run the last stage replies. Without the requests taken back only quick ones would
+    count. A frame of which the gateway told nothing takes the time of another one under the same load of the
+    board, which computes on the same processor's other half; where there is none, one of `otherwise`.
     """
     captured_ms = {each.frame: each.captured_ms for each in real.answers}
     exits = {each.frame: each.exit for each in real.answers if each.place is Place.GATEWAY}
@@ -182,7 +182,8 @@ def own_service(
     ]
     own: dict[float, float] = {}
     seen: dict[bool, list[float]] = {}
-    for each in sorted(told, key=lambda each: each.frame not in exits):
+    # The surest first: what is taken for usual comes from them.
+    for each in sorted(told, key=lambda each: (each.frame not in exits, isinstance(each, Failed))):
         at_ms = captured_ms[each.frame]
         alike = seen.setdefault(inside(at_ms - real.begin_ms, busy), [])
         usual = float(np.median(alike or otherwise))
@@ -190,7 +191,8 @@ def own_service(
         ran = exits.get(each.frame, each.option.boundary - 1) - each.option.boundary
         compute_ms = each.compute_ms or 0.0
         if ran < 0:
-            ran = int(np.argmin(np.abs(np.log(compute_ms / (usual * whole_ms)))))
+            may_have_run = whole_ms[: max(1, len(whole_ms) - 1)] if isinstance(each, Failed) else whole_ms
+            ran = int(np.argmin(np.abs(np.log(compute_ms / (usual * may_have_run)))))
         own[at_ms] = compute_ms / float(whole_ms[ran])
         alike.append(own[at_ms])
     factors: list[float] = []
