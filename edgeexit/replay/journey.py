@@ -65,6 +65,8 @@ class DeviceRun:
         self._best: Evidence | None = None
         self._best_quality = 0.0
         self._best_remote = False
+        # When something came in hand first.
+        self._first_ms = inf
         self._flight: Flight | None = None
         self._may_send = True
         self._sends = 0
@@ -117,6 +119,7 @@ class DeviceRun:
         self._stages_done = 0
         self._best = None
         self._best_remote = False
+        self._first_ms = inf
         self._flight = None
         self._may_send = True
         self._sends = 0
@@ -130,6 +133,10 @@ class DeviceRun:
         frame, best, ledger = self._frame, self._best, self._ledger
         assert best is not None
         self._open = False
+        blocked_ms, due_ms = self._blocked_ms, now_ms + self._world.remaining_ms(self._captured_ms, now_ms)
+        if self._anytime and self._first_ms <= due_ms:
+            # In hand when it was due: what is later than that is the timer's own lateness.
+            blocked_ms = 0.0
         budget_ms = ledger.answered(
             frame,
             now_ms,
@@ -137,7 +144,7 @@ class DeviceRun:
             quality=self._best_quality,
             remote=self._best_remote,
             by_timer=by_timer,
-            blocked_ms=self._blocked_ms,
+            blocked_ms=blocked_ms,
         )
         self._frame_closed()
         if self._result_bytes:
@@ -247,6 +254,7 @@ class DeviceRun:
         self._ledger.stages_run[frame] += 1
         self._stages_done = stage + 1
         if self._open and (self._best is None or stage > self._best.exit):
+            self._first_ms = min(self._first_ms, now_ms)
             self._best = self._evidence[stage]
             self._best_remote = False
             self._best_quality = self._world.quality[self._world.samples[frame]][stage]
@@ -293,7 +301,8 @@ class DeviceRun:
         if remaining_ms > TOLERANCE_MS:
             look_ms = min(look_ms, now_ms + remaining_ms)
         if look_ms < inf:
-            self._schedule(look_ms, self._timer, self._frame)
+            late_ms = 0.0 if world.waking_ms is None else world.waking_ms[self._frame]
+            self._schedule(look_ms + late_ms, self._timer, self._frame)
 
     def _timer(self, now_ms: float, frame: object) -> None:
         if not self._open or frame != self._frame:
@@ -360,6 +369,7 @@ class DeviceRun:
         ledger.downlink_bytes[frame] += REPLY_BYTES
         self._count_wait(now_ms)
         if self._open and frame == self._frame and (self._best is None or self._best.exit < exit_):
+            self._first_ms = min(self._first_ms, now_ms)
             self._best = self._evidence[exit_]
             self._best_remote = True
             ledger.offloads.used += 1

@@ -87,13 +87,15 @@ class CostDraws:
     """What every stage, round trip and service of a run will take.
 
     Shapes: work_ms (F, K), on the unloaded board; rtt_idle_ms and rtt_busy_ms (F × ATTEMPTS,), an
-    entry an attempt; service_factor (F,).
+    entry an attempt; service_factor (F,); waking_ms (F,), how late the deadline timer wakes for a frame,
+    None for a timer that is never late.
     """
 
     work_ms: list[list[float]]
     rtt_idle_ms: list[float]
     rtt_busy_ms: list[float]
     service_factor: list[float]
+    waking_ms: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +183,7 @@ class World:
         self.rtt_idle_ms = draws.costs.rtt_idle_ms
         self.rtt_busy_ms = draws.costs.rtt_busy_ms
         self.service_factor = draws.costs.service_factor
+        self.waking_ms = draws.costs.waking_ms
         expiries = [self.deadlines.expiry(at_ms) for at_ms in self.captured_ms]
         self.expiry_ms = [expiry.at_ms for expiry in expiries]
         self.cut = [expiry.cut for expiry in expiries]

@@ -7,20 +7,41 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeexit.decide.answer import Fate
+from edgeexit.decide.decision import Action, Decision, Situation
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import Observation, Replied
 from edgeexit.decide.link import LinkEstimator
 from edgeexit.decide.policies.fixed import AlwaysOffload
-from edgeexit.decide.policies.local import FirstExit
+from edgeexit.decide.policies.local import AlwaysLocal, FirstExit
 from edgeexit.errors import ConfigError
 from edgeexit.replay.compute import ComputeTrace, Unloaded
 from edgeexit.replay.controller import Controller, controller_of
+from edgeexit.replay.deadlines import Constant
+from edgeexit.replay.outcome import FATE_OF_NUMBER, Outcome
 from edgeexit.replay.recording import Recording
 from edgeexit.replay.simulator import replay, simulate
 from edgeexit.replay.world import Scenario, world_of
 
 FIRST = controller_of(lambda _p, _r: FirstExit())
 OFFLOAD = controller_of(lambda _p, _r: AlwaysOffload())
+
+
+class RunsOn(AlwaysLocal):
+    """All stages, until the timer answers."""
+
+    @property
+    def anytime(self) -> bool:
+        return True
+
+
+class SendsAndRunsOn(RunsOn):
+    """The same after sending the input, where it can."""
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.options and not situation.stages_done:
+            return Decision(Action.OFFLOAD, "input", option=situation.options[0])
+        return super().decide(situation)
 
 
 class Halved(Unloaded):
@@ -105,6 +126,37 @@ def test_an_idle_device_looks_after_its_link_between_frames(scenario: Scenario, 
         assert set(np.round(within, 6)) <= {0.0, 100.0, 200.0}
     looked = [each for each in asked_ms if (run.captured_ms <= each).sum() < 20]
     assert len(looked) > 40
+
+
+def test_a_timer_that_wakes_late_answers_late(scenario: Scenario, recording: Recording) -> None:
+    def run(waking_ms: float | None) -> Outcome:
+        world = world_of(scenario, recording, 1)
+        world.waking_ms = None if waking_ms is None else [waking_ms] * world.frames
+        return replay(world, Controller(RunsOn(), LatencyModel(scenario.profile.stage_ms), None))
+
+    punctual, late, soon = run(None), run(5.0), run(0.0)
+    stopped = punctual.by_timer & late.by_timer
+    assert stopped.sum() > 100
+    waited_ms = late.emitted_ms - punctual.emitted_ms
+    # The loop itself sees the deadline where a stage ends before the timer wakes.
+    assert (waited_ms[stopped] <= 5.0 + 1e-6).all()
+    assert np.median(waited_ms[stopped]) == pytest.approx(5.0)
+    assert late.on_time.sum() < punctual.on_time.sum()
+    assert (soon.emitted_ms == punctual.emitted_ms).all()
+
+
+def test_a_late_timer_is_not_the_networks_fault(scenario: Scenario, recording: Recording) -> None:
+    slow = tuple(replace(option, encode_ms=20.0) for option in scenario.profile.options)
+    # An answer is in hand after 70 ms of 98; the second one would take until 119, a reply longer still.
+    costs = replace(scenario.profile, options=slow, gateway_stage_ms=(50.0,) * 4)
+    timed = replace(scenario, profile=costs, deadlines=Constant(100.0), frames=50)
+    world = world_of(timed, recording, 1)
+    world.waking_ms = [5.0] * world.frames
+    run = replay(world, Controller(SendsAndRunsOn(), LatencyModel(timed.profile.stage_ms), LinkEstimator()))
+    late = ~run.on_time
+    assert run.offloads.sent > 10
+    assert late.sum() > 10
+    assert {FATE_OF_NUMBER[int(fate)] for fate in run.fates[late]} == {Fate.LATE_COMPUTE}
 
 
 @pytest.mark.parametrize("overhead_ms", [-1.0, float("nan"), float("inf")])
