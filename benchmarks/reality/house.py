@@ -81,10 +81,14 @@ class House:
         """Where the device finds the broker, through the shaped link."""
         return f"mqtt://{GATEWAY_ADDRESS}:{self._broker_port}"
 
-    def device(self, config: Path, *, notes: Path, log: Path) -> Program:
-        """A device daemon in its namespace and control group, not started; it notes what its policy sees."""
+    def device(self, config: Path, *, notes: Path, log: Path, run_on: bool = False) -> Program:
+        """A device daemon in its namespace and control group, not started; it notes what its policy sees.
+
+        One that shall `run_on` is stopped by its deadline timer alone.
+        """
         words = (sys.executable, "-m", "benchmarks.reality.noting", "--notes", str(notes))
-        return Program("the device", self._in_device((*words, "--config", str(config))), log=log)
+        words += (*(("--run-on",) if run_on else ()), "--config", str(config))
+        return Program("the device", self._in_device(words), log=log)
 
     def make_busy(self) -> None:
         """Other programs want the board's processor: a quota for the daemon, a burner beside it."""

@@ -1,8 +1,9 @@
 """What a policy was shown, what it said and what it was told: noted alike on the device and in replay.
 
-    python -m benchmarks.reality.noting --notes FILE --config FILE
+    python -m benchmarks.reality.noting --notes FILE [--run-on] --config FILE
 
 runs the device daemon as it is, but for a policy that notes all this in memory and writes it when it ends.
+With --run-on that policy runs one stage after the other until the deadline timer stops it.
 """
 
 from __future__ import annotations
@@ -126,6 +127,25 @@ class Noted:
             self._inner.learn(observation, now_ms)
 
 
+class RunOn:
+    """Runs stages, whatever the time; only the deadline timer ends a frame before its last exit."""
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return "run-on"
+
+    @property
+    def anytime(self) -> bool:
+        """It answers at the deadline with what it has."""
+        return True
+
+    def decide(self, situation: Situation) -> Decision:
+        """The next stage while there is one."""
+        done = situation.stages_done == situation.stage_count
+        return Decision(Action.EXIT, "last-exit") if done else Decision(Action.CONTINUE, "run-on")
+
+
 @dataclass(frozen=True, slots=True)
 class FrameNotes:
     """The notes of one frame, from what was told since the one before was closed until it was closed."""
@@ -206,14 +226,17 @@ def main() -> int:
     """Run the daemon and write its notes when it ends; its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.reality.noting")
     parser.add_argument("--notes", type=Path, required=True)
+    parser.add_argument("--run-on", action="store_true")
     options, words = parser.parse_known_args()
     notes: Path = options.notes
+    run_on: bool = options.run_on
     made: list[Noted] = []
 
     def noted(
         config: PolicyConfig, manifest: Manifest, variants: Sequence[str], guarantee: Guarantee | None = None
     ) -> Policy:
-        made.append(Noted(choose_policy(config, manifest, variants, guarantee)))
+        inner = RunOn() if run_on else choose_policy(config, manifest, variants, guarantee)
+        made.append(Noted(inner))
         return made[-1]
 
     with patch("edgeexit.device.daemon.choose_policy", noted):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 
 from benchmarks.reality.real_run import RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS
 from benchmarks.reality.stages import StageTimes
+from edgeexit.decide.learner import Failed, Replied
 
 # Medians of fewer frames would tell nothing.
 FEWEST = 10
@@ -48,19 +51,45 @@ def stages_seen(real: RealRun, before: StageTimes, after: StageTimes) -> dict[st
 
 
 def seen_after_pause_ms(real: RealRun) -> float | None:
-    """How much longer exchanges of the smallest payload took after a pause; None where too few tell."""
-    captured_ms = {each.frame: each.captured_ms for each in real.answers}
-    sent = sorted(
-        ((captured_ms[each.frame], each) for each in real.offloads if each.frame in captured_ms),
-        key=lambda pair: pair[0],
-    )
-    least = min((each.uplink_bytes for _, each in sent), default=0)
+    """How much longer exchanges of the smallest payload took after a pause; None where too few tell.
+
+    Requests that were taken back count as well, where the gateway said what they had cost it.
+    """
+    sent = _exchanges(real)
+    least = min((each.payload_bytes for _, each in sent), default=0)
     rested: list[float] = []
     awake: list[float] = []
     for (before_ms, _), (at_ms, each) in pairwise(sent):
-        if each.uplink_bytes == least and each.compute_ms is not None and each.queue_ms is not None:
-            network_ms = each.elapsed_ms - each.compute_ms - each.queue_ms
-            (rested if at_ms - before_ms > RESTART_MS else awake).append(network_ms)
+        if each.payload_bytes == least and each.network_ms is not None:
+            (rested if at_ms - before_ms > RESTART_MS else awake).append(each.network_ms)
     if min(len(rested), len(awake)) < FEWEST:
         return None
     return round(float(np.median(rested) - np.median(awake)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One payload. Units: network_ms, outside encoding and the gateway, None where nobody said."""
+
+    payload_bytes: int
+    network_ms: float | None
+
+
+def _exchanges(real: RealRun) -> list[tuple[float, _Exchange]]:
+    """How all payloads ended, each with the capture of its frame, in order."""
+    captured_ms = {frame.frame: frame.captured_ms for frame in real.noted}
+    found: list[tuple[float, _Exchange]] = []
+    for note in (note for frame in real.noted for note in frame.notes):
+        if not isinstance(note, tuple):
+            continue
+        seen, network_ms = note[1], None
+        if isinstance(seen, Replied):
+            network_ms = seen.elapsed_ms - seen.queue_ms - seen.compute_ms
+        elif not isinstance(seen, Failed):
+            continue
+        elif seen.queue_ms is not None and seen.compute_ms is not None:
+            network_ms = seen.waited_ms - seen.option.encode_ms - seen.queue_ms - seen.compute_ms
+        at_ms = captured_ms.get(seen.frame, -inf)
+        if at_ms >= real.begin_ms:
+            found.append((at_ms, _Exchange(seen.option.payload_bytes, network_ms)))
+    return sorted(found, key=lambda pair: pair[0])

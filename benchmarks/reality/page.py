@@ -60,14 +60,15 @@ def tables(result: Published) -> str:
         "### What disturbed the runs",
         "",
         "| | shaper's latest packet, ms | packets over 4 ms late | stolen by the host "
-        "| payload after a pause, ms more | by arithmetic |",
-        "|---|---|---|---|---|---|",
+        "| timer late, ms, median | nine tenths | payload after a pause, ms more | by arithmetic |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in result.scenarios:
         pause = "–" if row.after_pause_ms is None else _number(row.after_pause_ms)
         lines.append(
             f"| {row.name} | {row.worst_lateness_ms:.1f} | {100 * row.late_share:.2f} % "
             f"| {100 * row.stolen_share:.1f} % "
+            f"| {_number(row.waking_ms[0])} | {_number(row.waking_ms[1])} "
             f"| {pause} | {_number(row.expected_after_pause_ms)} |"
         )
     lines += [

@@ -28,11 +28,14 @@ BUDGET_STEP_MS = 2000.0
 PERIOD_FACTORS = {Kind.PLAYED: 1.5, Kind.COMPUTING: 3.0}
 # What the smallest payload takes on the link, of the full local time: sending competes with computing.
 PAYLOAD_FACTOR = 0.4
-# What the smallest payload must be worth, in quality: four tenths of a point. Were bytes free, one chance in
-# five hundred would be worth sending for. The dearer they are, the sooner a device that once saw the link
-# slow does not send again until a probe tells it better, and chance decides when that is: replays of one and
-# the same run then differ by tens of points of offloads.
-PAYLOAD_PRICE = 0.004
+# What the smallest payload must be worth, in quality. Were bytes free, one chance in five hundred would be
+# worth sending for. On the played board, four tenths of a point: the dearer they are, the sooner a device
+# that once saw the link slow does not send again until a probe tells it better, and chance decides when that
+# is: replays of one and the same run then differ by tens of points of offloads. On the board under
+# contention, which has a steady link, four times as much: what a payload gains there in case the load comes
+# back is worth four to eight thousandths on the free board, three hundredths and more on the busy one; in
+# between, small errors of either world decide nothing.
+PAYLOAD_PRICES = {Kind.PLAYED: 0.004, Kind.COMPUTING: 0.016}
 # Busy stretches of the contention scenario, as fractions of the run.
 BUSY = ((0.12, 0.30), (0.42, 0.55), (0.70, 0.92))
 # The outage, likewise.
@@ -156,6 +159,7 @@ def write_steady(path: Path, *, mbps: float) -> None:
 class DeviceSettings:
     """How the daemon is set up for one run.
 
+    With `run_on`, whatever the policy, stages run one after the other until the deadline timer answers.
     Units: budgets, steps of (start_ms, latency_ms) that repeat after budget_period_ms; byte_price, quality
     that one byte must buy.
     """
@@ -169,6 +173,7 @@ class DeviceSettings:
     byte_price: float
     policy: str = "hedged-gain"
     offload: bool = True
+    run_on: bool = False
 
 
 def settings_of(subject: Subject, state: Path, factor: float | None, pace: Pace) -> DeviceSettings:
@@ -180,7 +185,7 @@ def settings_of(subject: Subject, state: Path, factor: float | None, pace: Pace)
         pace.period_ms,
         pace.budgets,
         pace.budget_period_ms,
-        byte_price=PAYLOAD_PRICE / smallest_payload(subject.bundle),
+        byte_price=PAYLOAD_PRICES[subject.kind] / smallest_payload(subject.bundle),
     )
 
 

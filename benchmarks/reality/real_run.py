@@ -103,7 +103,7 @@ def run_really(
     write_config(settings, config, broker_url=house.broker_url, results=results)
     house.link.begin(shape)
     notes = folder / "notes.jsonl"
-    device = house.device(config, notes=notes, log=folder / "device.log")
+    device = house.device(config, notes=notes, log=folder / "device.log", run_on=settings.run_on)
     with device:
         try:
             watch = _Watch(house, device, Tail(results), settings.offload, say)

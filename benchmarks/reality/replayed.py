@@ -15,6 +15,7 @@ from benchmarks.reality.plan import PACKET_BYTES, PAYLOAD_SHARE, DeviceSettings,
 from benchmarks.reality.real_run import CUT, RESTORED, RealRun, busy_stretches, inside
 from benchmarks.reality.shaping import RESTART_MS, Delays, next_retransmission_ms, stall_ms
 from benchmarks.reality.stages import StageTimes, drawn_work, own_service, own_work
+from benchmarks.reality.waking import Waking
 from edgeexit.decide.answer import Answer, Drop
 from edgeexit.decide.decision import OffloadOption
 from edgeexit.decide.latency import LatencyModel
@@ -61,6 +62,7 @@ class Charged:
     hand_over: bool = True
     reconnect: bool = True
     restart: bool = True
+    waking: bool = True
     own_times: bool = True
     slower: float = 1.0
     exchange_more_ms: float = 0.0
@@ -106,13 +108,14 @@ def replay_run(
     recording: Recording,
     isolated: Isolated,
     stages: StageTimes,
+    waking: Waking,
     *,
     charged: Charged,
 ) -> list[Replayed]:
     """The run's frames in replay, once a seed. Raises: DataError, ConfigError."""
     runs: list[Replayed] = []
     for seed in range(SEEDS):
-        world = _world(real, plan, settings, recording, isolated, stages, charged, seed)
+        world = _world(real, plan, settings, recording, isolated, stages, waking, charged, seed)
         manifest = settings.subject.bundle.manifest
         policy = Noted(choose_policy(PolicyConfig(), manifest, real.started.variants))
         # The daemon has measured its stages when it started, as it always does.
@@ -130,6 +133,7 @@ def _world(
     recording: Recording,
     isolated: Isolated,
     stages: StageTimes,
+    waking: Waking,
     charged: Charged,
     seed: int,
 ) -> World:
@@ -188,6 +192,7 @@ def _world(
             if charged.own_times
             else drawn_work(random, captured_ms, stages, busy, charged.slower),
             _service(random, real, busy, isolated, charged),
+            waking.draws(random, captured_ms, busy) if charged.waking else None,
             charged,
         ),
     )
@@ -267,9 +272,10 @@ def _costs(
     isolated: Isolated,
     work_ms: list[list[float]],
     service_factor: list[float],
+    waking_ms: list[float] | None,
     charged: Charged,
 ) -> CostDraws:
-    """Round trips and service times of every frame, drawn from what was measured, beside its stage times."""
+    """Round trips of every frame, drawn from what was measured, beside all else that it takes."""
     up, down = _delays(plan)
     hand_over = random.choice(np.asarray(isolated.hand_over_ms), len(captured_ms) * ATTEMPTS)
     rtt_ms: list[float] = []
@@ -288,6 +294,7 @@ def _costs(
         rtt_idle_ms=rested_ms + rtt_ms,
         rtt_busy_ms=rtt_ms + rtt_ms,
         service_factor=service_factor,
+        waking_ms=waking_ms,
     )
 
 

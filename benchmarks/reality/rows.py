@@ -21,6 +21,7 @@ from benchmarks.reality.replayed import SEEDS, Charged, Replayed, mean_restart_m
 from benchmarks.reality.shaper import Stats
 from benchmarks.reality.stages import StageTimes, daemon_stages
 from benchmarks.reality.subjects import Subject
+from benchmarks.reality.waking import Waking, wake_times
 from edgeexit.device.config import PolicyConfig
 from edgeexit.device.policy import choose_policy
 from edgeexit.replay.frames import RunRows, rows_of_records
@@ -41,7 +42,8 @@ LACKING = {
     "hand_over_ms": Charged(hand_over=False),
     "restart_ms": Charged(restart=False),
     "reconnect_ms": Charged(reconnect=False),
-    "all": Charged(False, False, False, False, False, False, False),
+    "waking_ms": Charged(waking=False),
+    "all": Charged(False, False, False, False, False, False, False, False),
 }
 
 # The same scenario on stage times measured around it instead of those of the very run.
@@ -83,9 +85,10 @@ class Row:
     latency of all replays would be from the real one, were one overhead not charged; `shifted`, what all
     replays would give more with an input a little wrong. `stages`: median stage times before, within and
     after the run, on the free and on the busy board.
-    Units: after_pause_ms, what an exchange took more after a pause, expected_after_pause_ms by arithmetic;
-    worst_lateness_ms and late_share, of the shaper's packets; stolen_share, of processor time, what
-    the host of this machine took for other guests.
+    Units: waking_ms, how late the deadline timer woke before the run, on the board as busy as it gets,
+    median and nine tenths; after_pause_ms, what an exchange took more after a pause,
+    expected_after_pause_ms by arithmetic; worst_lateness_ms and late_share, of the shaper's packets;
+    stolen_share, of processor time, what the host of this machine took for other guests.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Row:
     inputs: Inputs
     shifted: dict[str, Shifted]
     stages: dict[str, tuple[float | None, ...]]
+    waking_ms: tuple[float, float]
     after_pause_ms: float | None
     expected_after_pause_ms: float
     worst_lateness_ms: float
@@ -143,10 +147,11 @@ def rows(house: House, plans: Sequence[Plan], ready: Ready, work: Path, say: Say
     """Run scenarios of one subject for real, then in replay; stages are measured before and after each."""
     done: list[Row] = []
     before = _stages(house, plans[0], ready, work, say)
+    waking = _waking(house, plans, before, ready, work, say)
     for plan in plans:
         real, stolen_share = _run(house, plan, ready, work, say)
         after = _stages(house, plan, ready, work, say)
-        done.append(_row(real, stolen_share, before, after, plan, ready, say))
+        done.append(_row(real, stolen_share, before, after, waking, plan, ready, say))
         before = after
     return done
 
@@ -158,6 +163,13 @@ def _settings(ready: Ready) -> DeviceSettings:
 def _stages(house: House, plan: Plan, ready: Ready, work: Path, say: Say) -> StageTimes:
     folder = work / ready.subject.name
     return daemon_stages(house, _settings(ready), folder, partial(say, plan.name), busy=bool(plan.busy))
+
+
+def _waking(
+    house: House, plans: Sequence[Plan], stages: StageTimes, ready: Ready, work: Path, say: Say
+) -> Waking:
+    folder, busy = work / ready.subject.name, any(plan.busy for plan in plans)
+    return wake_times(house, _settings(ready), stages, folder, partial(say, ready.subject.name), busy=busy)
 
 
 def _run(house: House, plan: Plan, ready: Ready, work: Path, say: Say) -> tuple[RealRun, float]:
@@ -181,6 +193,7 @@ def _row(
     stolen_share: float,
     before: StageTimes,
     after: StageTimes,
+    waking: Waking,
     plan: Plan,
     ready: Ready,
     say: Say,
@@ -192,7 +205,7 @@ def _row(
     truly = figures_of(really, counted_ms=real.counted_ms)
 
     def noted_runs(charged: Charged) -> list[Replayed]:
-        return replay_run(real, plan, settings, ready.recording, isolated, around, charged=charged)
+        return replay_run(real, plan, settings, ready.recording, isolated, around, waking, charged=charged)
 
     def runs_of(charged: Charged) -> list[RunRows]:
         return [each.rows for each in noted_runs(charged)]
@@ -237,6 +250,7 @@ def _row(
         ),
         shifted={name: _shifted(replayed(charged), together) for name, charged in WRONG.items()},
         stages=stages_seen(real, before, after),
+        waking_ms=_most_waking(waking),
         after_pause_ms=seen_after_pause_ms(real),
         expected_after_pause_ms=round(mean_restart_ms(real, plan, settings), 2),
         worst_lateness_ms=round(real.link_after.worst_lateness_ms, 2),
@@ -272,6 +286,11 @@ def _shifted(wrong: Figures, right: Figures) -> Shifted:
         offloaded=round(100.0 * (wrong.offloaded_fraction - right.offloaded_fraction), 2),
         right=round(100.0 * (wrong.correct_by_deadline_fraction - right.correct_by_deadline_fraction), 2),
     )
+
+
+def _most_waking(waking: Waking) -> tuple[float, float]:
+    late_ms = waking.free_ms if waking.busy_ms is None else waking.busy_ms
+    return round(float(np.median(late_ms)), 2), round(float(np.percentile(late_ms, 90)), 2)
 
 
 def _accepted(link: Stats) -> bool:

@@ -44,6 +44,7 @@ ROW = Row(
     inputs=Inputs(0.9986, 54.14, 56.33, {"link": 59.45, "encoding": 53.22}),
     shifted={"both": Shifted(-0.2, 0.1)},
     stages={"before": (30.0, 31.5), "within": (30.2, None)},
+    waking_ms=(0.2, 0.5),
     after_pause_ms=None,
     expected_after_pause_ms=0.0,
     worst_lateness_ms=3.0,

@@ -28,6 +28,7 @@ from benchmarks.reality.replayed import SEEDS, Charged, replay_run
 from benchmarks.reality.shaping import Shape
 from benchmarks.reality.stages import StageTimes, whole_frames
 from benchmarks.reality.subjects import Kind, Subject
+from benchmarks.reality.waking import Waking
 from edgeexit.bundle import Bundle
 from edgeexit.decide.answer import Answer, Drop, Place
 from edgeexit.device.config import PolicyConfig
@@ -38,6 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.broker, pytest.
 
 SECONDS = 4.0
 IMAGES = 12
+WAKING = Waking((0.1, 0.3), (1.0, 4.0))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def test_the_same_run_is_replayed(
     )
     around = StageTimes(free_ms=measured.samples_ms, busy_ms=measured.samples_ms)
     recording = record_subject(subject, settings.state)
-    runs = replay_run(real, plan, settings, recording, isolated, around, charged=Charged())
+    runs = replay_run(real, plan, settings, recording, isolated, around, WAKING, charged=Charged())
     assert len(runs) == SEEDS
     # The recorded stages are those of the real run, wherever both ran them.
     really = {each.captured_ms - real.begin_ms: each.stage_ms for each in real.noted}
@@ -177,7 +179,9 @@ def test_the_same_run_is_replayed(
         real.noted, [each.noted for each in runs], mind, counted_ms=real.counted_ms, begin_ms=real.begin_ms
     )
     assert 0.0 < found.repeated <= 1.0
-    apart = replay_run(real, plan, settings, recording, isolated, around, charged=Charged(own_times=False))
+    apart = replay_run(
+        real, plan, settings, recording, isolated, around, WAKING, charged=Charged(own_times=False)
+    )
     assert [len(each.rows.rows) for each in apart] == [len(each.rows.rows) for each in runs]
     truly = figures_of(rows_of_records("real", real.records, subject.truth), counted_ms=real.counted_ms)
     replayed = figures_of(pooled([each.rows for each in runs]), counted_ms=1000.0 * SETTLE_S, runs=SEEDS)
