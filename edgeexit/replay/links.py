@@ -77,7 +77,7 @@ def read_links(folder: Path, *, downlink_scale: float = DOWNLINK_SCALE) -> list[
     for paths in by_folder.values():
         for index, path in enumerate(paths):
             scale = 1.0 if is_uplink(path) else downlink_scale
-            label = path.relative_to(folder).as_posix()
+            label = path.name if path == folder else path.relative_to(folder).as_posix()
             links.append(
                 Link(
                     name=label,

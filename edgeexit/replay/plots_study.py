@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeexit.replay.canvas import BAD, BUDGET, DEVICE, GATEWAY, GOOD, SERIES, drawing
 from edgeexit.replay.contenders import OWN
+from edgeexit.replay.labels import Label, heights_apart
 from edgeexit.replay.metrics import cumulative_regret
 from edgeexit.replay.outcome import ON_TIME
 from edgeexit.replay.plots_run import band_label, budget_bands
 from edgeexit.replay.showcase import Showcase
 from edgeexit.replay.study_figures import RowFigures
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # Shares below this are drawn at the edge: a policy far under the floor is far under it, however far.
 LOWEST_SHARE = -0.5
 # Windows of the link's rate in a plot over time.
 RATE_WINDOWS = 240
+# About what a plot of ten by 4.6 inches leaves within its axes, and what a letter, a line and the step from a
+# point to its name take at 8.5 points.
+NAMES_WIDE_PT, NAMES_TALL_PT = 650.0, 275.0
+LETTER_PT, NAME_LINE_PT, NAME_OFF_PT = 5.2, 11.0, 12.0
+# A line from a name that had to move, from its left edge, to its point.
+LEADER = {"arrowstyle": "-", "color": "#b8c2cc", "linewidth": 0.6, "relpos": (0.0, 0.5)}
 
 
 def plot_gaps(figures: Sequence[RowFigures]) -> str:
@@ -67,25 +78,47 @@ def plot_gaps(figures: Sequence[RowFigures]) -> str:
 def plot_bytes_and_quality(figures: Sequence[RowFigures]) -> str:
     """Mean quality by the deadline against bytes a frame, over all scenarios."""
     names = [name for name in figures[0].policies if all(name in row.policies for row in figures)]
-    with drawing("trade", height_in=3.8) as made:
+    runs = [[row.policies[name] for row in figures] for name in names]
+    kilobytes = [float(np.mean([one.bytes_per_frame for one in each])) / 1000.0 for each in runs]
+    quality = [float(np.mean([one.correct_by_deadline for one in each])) for each in runs]
+    with drawing("trade", height_in=4.6) as made:
         (axes,) = made.axes
-        for name in names:
-            each = [row.policies[name] for row in figures]
-            kilobytes = float(np.mean([one.bytes_per_frame for one in each])) / 1000.0
-            quality = float(np.mean([one.correct_by_deadline for one in each]))
+        for name, at_kilobytes, at_quality in zip(names, kilobytes, quality, strict=True):
             own = name == OWN
-            axes.scatter([kilobytes], [quality], s=60 if own else 26, color=DEVICE if own else "#8492a3")
-            axes.annotate(
-                name,
-                (kilobytes, quality),
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=8.5,
-                fontweight="bold" if own else "normal",
-            )
+            size, color = (60, DEVICE) if own else (26, BUDGET)
+            axes.scatter([at_kilobytes], [at_quality], s=size, color=color, zorder=3)
+        _write_names(axes, names, kilobytes, quality)
         axes.set_xlabel("kB a frame, both ways, probes included")
         axes.set_ylabel("right by the deadline")
     return made.svg
+
+
+def _write_names(axes: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+    """Names beside their points; where points lie close, below each other, each with a line to its own."""
+    left, right = min(x), max(max(x), min(x) + 1e-6)
+    low, high = min(y), max(max(y), min(y) + 1e-6)
+    # The widest name of a point at the right edge needs its room; a little air on the other sides.
+    axes.set_xlim(left - 0.02 * (right - left), right + 0.25 * (right - left))
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    wide, tall = NAMES_WIDE_PT / (1.27 * (right - left)), NAMES_TALL_PT / (1.2 * (high - low))
+    labels = [
+        Label((at_x - left) * wide, (at_y - low) * tall, LETTER_PT * len(name) + NAME_OFF_PT)
+        for name, at_x, at_y in zip(names, x, y, strict=True)
+    ]
+    for name, label, height, at_x, at_y in zip(
+        names, labels, heights_apart(labels, line=NAME_LINE_PT), x, y, strict=True
+    ):
+        moved = height != label.wanted
+        axes.annotate(
+            name,
+            (at_x, at_y),
+            xytext=(NAME_OFF_PT, height - label.wanted),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            fontweight="bold" if name == OWN else "normal",
+            arrowprops=LEADER if moved else None,
+        )
 
 
 def plot_by_deadline(shown: Showcase) -> str:

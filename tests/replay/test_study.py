@@ -189,6 +189,13 @@ def test_folders_of_traces_are_parted_and_scaled(tmp_path: Path) -> None:
         by_part([], development=True, per_folder=1)
 
 
+def test_a_single_file_is_a_link_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "ride.txt").write_text("0 8\n1 8\n")
+    (link,) = read_links(tmp_path / "ride.txt")
+    assert link.name == "ride.txt"
+    assert not link.development
+
+
 @pytest.mark.parametrize(
     ("name", "up"),
     [("x.up", True), ("Verizon-up", True), ("lte_uplink_3", True), ("x.down", False), ("cup", False)],
