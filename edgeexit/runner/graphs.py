@@ -7,8 +7,9 @@ what comes out against what the public one gives, and does without where it is n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, cast
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from edgeexit.bundle.manifest import Variant
 from edgeexit.errors import RunnerError
 from edgeexit.runner.litert import run_error
 from edgeexit.runner.preprocess import ImageTensors
-from edgeexit.runner.protocol import StageOutput, Tensors
+from edgeexit.runner.protocol import StageOutput, Tensor, Tensors
 from edgeexit.runner.runtime import Interpreter
 
 
@@ -35,6 +36,43 @@ class _Inner(Protocol):
     def tensor(self, owner: object, tensor_index: int, subgraph_index: int, /) -> NDArray[np.generic]: ...
 
 
+class GraphTensors(Mapping[str, Tensor]):
+    """What a graph gave, left in its memory until it runs again: copies are made when asked for.
+
+    The next stage takes tensors from where they lie, and only who sends or keeps them needs them elsewhere.
+    """
+
+    __slots__ = ("__weakref__", "_graph", "_indices", "_inner", "_kept")
+
+    def __init__(self, inner: _Inner, graph: int, indices: Mapping[str, int]) -> None:
+        self._inner = inner
+        self._graph = graph
+        self._indices = indices
+        self._kept: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = self._kept[name] = self._inner.GetTensor(self._indices[name], self._graph)
+        return kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def view(self, name: str) -> Tensor:
+        """One of them for a moment, which ends before any graph runs. Raises: KeyError."""
+        kept = self._kept.get(name)
+        return self._inner.tensor(self._inner, self._indices[name], self._graph) if kept is None else kept
+
+    def keep(self) -> None:
+        """Copy all of them: the graph is about to run again."""
+        for name in self._indices:
+            self[name]
+
+
 class GraphStage:
     """One stage in one variant, which is one graph of an interpreter that it shares with others."""
 
@@ -42,6 +80,7 @@ class GraphStage:
         "_boundary",
         "_exit",
         "_get",
+        "_given",
         "_graph",
         "_inner",
         "_inputs",
@@ -72,28 +111,34 @@ class GraphStage:
         self._get = inner.GetTensor
         self._graph = graph
         self._inputs = tuple(inputs)
-        self._boundary = tuple(boundary)
+        self._boundary = dict(boundary)
         self._exit = exit_index
+        self._given: ref[GraphTensors] | None = None
 
     def run(self, tensors: Tensors) -> StageOutput:
-        """Run the stage; what it gives are copies. Raises: RunnerError."""
-        graph, get = self._graph, self._get
+        """Run the stage; what it gives stays as it is, whatever runs next. Raises: RunnerError."""
+        graph = self._graph
+        # Nobody holds what the last frame left here, as a rule.
+        given = None if self._given is None else self._given()
         try:
+            if given is not None:
+                given.keep()
             for name, index in self._inputs:
                 if type(tensors) is ImageTensors:
                     tensors.write(name, self._inner.tensor(self._inner, index, graph))
                     continue
-                tensor = tensors[name]
+                tensor = tensors.view(name) if type(tensors) is GraphTensors else tensors[name]
                 if not tensor.dtype.isnative:  # the runtime would read its bytes the wrong way round
                     tensor = tensor.astype(tensor.dtype.newbyteorder("="))
                 self._set(index, tensor, graph)
             self._invoke(graph)
-            boundary = {}
-            for name, index in self._boundary:
-                boundary[name] = get(index, graph)
-            output = cast("NDArray[np.float32]", get(self._exit, graph))
+            output = cast("NDArray[np.float32]", self._get(self._exit, graph))
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise run_error(self.stage, error) from error
+        boundary: Tensors = {}
+        if self._boundary:
+            boundary = GraphTensors(self._inner, graph, self._boundary)
+            self._given = ref(boundary)
         return StageOutput(boundary, output[0])  # (1, C) -> (C,)
 
 

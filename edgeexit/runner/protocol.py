@@ -42,7 +42,7 @@ class LoadedStage(Protocol):
         ...
 
     def run(self, tensors: Tensors) -> StageOutput:
-        """Run the stage; what it gives are copies. Raises: RunnerError."""
+        """Run the stage; what it gives stays as it is, whatever runs next. Raises: RunnerError."""
         ...
 
 

@@ -99,6 +99,30 @@ def test_what_they_gave_is_not_changed_by_later_runs(tiny_bundle: Bundle, tmp_pa
         np.testing.assert_array_equal(first.boundary[name], tensor)
 
 
+def test_what_they_gave_stays_though_nobody_looked_at_it_before_the_next_run(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    golden = tiny_bundle.golden()
+    runner, report = open_verified(tiny_bundle, cache=tmp_path / "selection.json")
+    assert report.together
+    alone, _ = open_verified(tiny_bundle)
+    first, expected = runner.run(0, golden.sample(0)), alone.run(0, golden.sample(0))
+    other = runner.run(0, golden.sample(1))
+    assert set(first.boundary) == set(expected.boundary)
+    for name, tensor in expected.boundary.items():
+        np.testing.assert_array_equal(first.boundary[name], tensor)
+        assert not np.array_equal(other.boundary[name], tensor)
+    # Two frames in turns, stage after stage, as a gateway pauses one for another.
+    mine, others = first.boundary, other.boundary
+    for stage in range(1, runner.stage_count):
+        expected = alone.run(stage, expected.boundary)
+        given, others = runner.run(stage, mine), runner.run(stage, others).boundary
+        mine = given.boundary
+        np.testing.assert_array_equal(given.output, expected.output)
+    runner.close()
+    alone.close()
+
+
 def test_a_damaged_file_is_written_anew(tiny_bundle: Bundle, tmp_path: Path) -> None:
     cache, sample = tmp_path / "selection.json", tiny_bundle.golden().sample(0)
     runner, _ = open_verified(tiny_bundle, cache=cache)
