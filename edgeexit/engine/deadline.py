@@ -14,9 +14,9 @@ from edgeexit.engine.frame import OpenFrame
 class DeadlineTimer:
     """Watches one open frame at a time; never delays an answer, never emits one twice.
 
-    Its thread sleeps until the deadline in force, or until the budget may become another one. A frame that
-    is answered is not taken from it: the thread wakes at that frame's time, finds the next one, and sleeps
-    on; so a frame wakes it once at most, and none that is due after another's time.
+    Its thread sleeps until the deadline in force, or until the budget may become another one. It is not
+    woken because a frame was answered: it wakes at that frame's time, finds the next one, and sleeps on; so
+    a frame wakes it once at most, and none that is due after another's time.
     """
 
     def __init__(self, clock: Callable[[], float], budgets: BudgetSource) -> None:
@@ -41,6 +41,10 @@ class DeadlineTimer:
         self._watched = frame
         if frame.look(self._clock()) < self._wakes_ms:
             self._wake()
+
+    def let_go(self) -> None:
+        """Watch nothing: the frame was answered, and its memory is better freed now than beside the next."""
+        self._watched = None
 
     def close(self) -> None:
         """Stop the thread."""

@@ -89,16 +89,18 @@ class OpenFrame:
     """A frame without an answer yet; `close` succeeds once, whoever calls it first.
 
     What exits said here may be held without being judged: `judge` is asked once their evidence matters.
+    `answer` is None until there is one.
     """
 
     __slots__ = (
-        "_answer",
         "_best",
         "_budgets",
         "_change_ms",
         "_clock",
         "_emit",
         "_expiry",
+        "_first_due_ms",
+        "_first_latency_ms",
         "_first_ms",
         "_judge",
         "_latency_ms",
@@ -106,6 +108,7 @@ class OpenFrame:
         "_lock",
         "_overdue",
         "_unjudged",
+        "answer",
         "frame",
         "spent",
         "wake",
@@ -123,6 +126,8 @@ class OpenFrame:
         wake: Event,
     ) -> None:
         self.frame = frame
+        # No property: it is asked for all along, and after a stage a call takes microseconds.
+        self.answer: Answer | None = None
         self.spent = Spent()
         self.wake = wake
         self._budgets = budgets
@@ -133,18 +138,14 @@ class OpenFrame:
         self._lock = Lock()
         self._best: Finding | None = None
         self._unjudged: list[tuple[int, NDArray[np.float32]]] = []
-        self._answer: Answer | None = None
         captured_ms = frame.captured_ms
-        self._latency_ms = budgets.budget(captured_ms).latency_ms
+        self._latency_ms = self._first_latency_ms = budgets.budget(captured_ms).latency_ms
+        # Kept, because the budget of most frames never changes.
+        self._first_due_ms = self._due_ms(self._latency_ms)
         self._change_ms = budgets.next_change_ms(captured_ms)
         self._expiry: Expiry | None = None
         self._overdue = False
         self._first_ms = inf
-
-    @property
-    def answer(self) -> Answer | None:
-        """The answer, once there is one."""
-        return self._answer
 
     @property
     def best(self) -> Finding | None:
@@ -159,7 +160,10 @@ class OpenFrame:
 
     def remaining_ms(self, now_ms: float) -> float:
         """Time left until the answer must be emitted, by the budget in force now, less the guard."""
-        return self._due_ms(self._budgets.budget(now_ms).latency_ms) - now_ms
+        latency_ms = self._budgets.budget(now_ms).latency_ms
+        if latency_ms == self._first_latency_ms:
+            return self._first_due_ms - now_ms
+        return self._due_ms(latency_ms) - now_ms
 
     def _due_ms(self, latency_ms: float) -> float:
         return self.frame.captured_ms + latency_ms - min(GUARD_MS, GUARD_FRACTION * latency_ms)
@@ -175,7 +179,7 @@ class OpenFrame:
             self._overdue = due_ms <= now_ms
         if self._overdue:
             self.close("deadline")
-        if self._answer is not None:
+        if self.answer is not None:
             return inf
         return self._change_ms if self._overdue else min(due_ms, self._change_ms)
 
@@ -251,12 +255,12 @@ class OpenFrame:
     def close(self, reason: str) -> bool:
         """Emit the best finding as the answer; False when there is none, or it was emitted before."""
         with self._lock:
-            if self._answer is not None:
+            if self.answer is not None:
                 return False
             self._weigh_held()
             if self._best is None:
                 return False
-            answer = self._answer = self._compose(self._best, reason)
+            answer = self.answer = self._compose(self._best, reason)
         self._emit(answer)
         if self.spent.offloads:
             # Of a frame of which nothing was sent nobody waits for a reply.

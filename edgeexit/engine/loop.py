@@ -180,6 +180,7 @@ class Engine:
         self._timer.watch(open_frame)
         journey = Journey(parts, open_frame, tensors)
         answer = journey.finish()
+        self._timer.let_go()
         if self._audits is not None and self._audits.picks(answer):
             self._audits.keep(answer, journey.boundaries(), journey.bytes_left(parts.clock()))
         self._catch_up()
