@@ -9,6 +9,10 @@ this machine. Once with the broker as we configure it and once with its own defa
 on, no memory kept), at QoS 0 and 1. Targets: worst_p50_over_floor_ms ≤ 0.5 (up to 150 kB),
 worst_p99_ms ≤ 10: no 40 ms step anywhere.
 
+The rows take turns, a sixth of their rounds at a time, each setting with a broker of its own: a bad minute of
+the machine falls on all of them, and not on the one that would be the worst then. From the second turn on a
+broker has seen messages of every size, as one has that is in use.
+
 Beside both, the least that speaks MQTT goes through the same broker: `broker_share_ms` is what it takes
 over the relay in the worst row. That much no client can save; below 0 mosquitto is quicker than the relay.
 """
@@ -19,7 +23,7 @@ import argparse
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -43,8 +47,11 @@ SIZES_BYTES = (1_000, 16_000, 40_000, 150_000, 600_000)
 # Above it the client library's copies of the payload weigh more than the way it is sent.
 COMPARED_UP_TO_BYTES = 150_000
 
-# The first exchanges grow socket buffers and fill caches.
-WARM_UP_ROUNDS = 20
+# Each of a row's is some 0.1 s: shorter than most bad moods of a machine, long beside its warming up.
+TURNS = 6
+
+# The first exchanges of a turn grow socket buffers and fill caches.
+WARM_UP_ROUNDS = 10
 
 # Nothing is lost on loopback: whoever waits this long waits for ever.
 BUDGET_MS = 20_000.0
@@ -159,10 +166,22 @@ class Offload:
             sleep(0.01)
 
 
-def measure(broker: Broker, relay: Relay, *, nodelay: bool, qos: int, rounds: int) -> list[Row]:
-    """The rows of one QoS and one broker setting."""
-    address = broker.address
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Both ways through a broker of one setting, and what they took by the size of the payload in bytes."""
+
+    nodelay: bool
+    qos: int
+    offload: Offload
+    bare: BareClient
+    samples: dict[int, Samples] = field(default_factory=lambda: {size: Samples() for size in SIZES_BYTES})
+
+
+@contextmanager
+def prepared(*, nodelay: bool, qos: int) -> Iterator[Setting]:
+    """One QoS and one broker setting, every end of it ready."""
     with ExitStack() as stack:
+        address = stack.enter_context(Broker(kind="mosquitto", nodelay=nodelay)).address
         stack.enter_context(peer("gateway", address.host, str(address.port)))
         config = OffloadConfig(address, "bench-device", qos=qos)
         transport = MqttTransport(config, ServedBundle(DIGEST, STAGES))
@@ -173,20 +192,30 @@ def measure(broker: Broker, relay: Relay, *, nodelay: bool, qos: int, rounds: in
         stack.enter_context(peer(str(address.port), str(qos), module="_bare_mqtt"))
         bare = BareClient(address.port, "bare-asker", ANSWERED, qos)
         stack.callback(bare.close)
-        return [
-            _row(size_bytes, _alternate(offload, relay, bare, size_bytes, rounds), nodelay=nodelay, qos=qos)
-            for size_bytes in SIZES_BYTES
-        ]
+        yield Setting(nodelay, qos, offload, bare)
 
 
-def _alternate(offload: Offload, relay: Relay, bare: BareClient, size_bytes: int, rounds: int) -> Samples:
-    """Round trips of one size, in turns; a camera's frames are of one size too."""
+def measure(settings: Sequence[Setting], relay: Relay, rounds: int) -> list[Row]:
+    """The rows of these settings."""
+    for turn in range(TURNS):
+        begun, ended = rounds * turn // TURNS, rounds * (turn + 1) // TURNS
+        for setting in settings:
+            for size_bytes, samples in setting.samples.items():
+                _alternate(setting, relay, size_bytes, samples, ended - begun)
+    return [
+        _row(setting, size_bytes, samples)
+        for setting in settings
+        for size_bytes, samples in setting.samples.items()
+    ]
+
+
+def _alternate(setting: Setting, relay: Relay, size_bytes: int, samples: Samples, rounds: int) -> None:
+    """More round trips of one size, in turns; a camera's frames are of one size too."""
     payload = bytes(size_bytes)
-    samples = Samples()
     turns = [
-        (samples.ours, offload.exchange_ms),
+        (samples.ours, setting.offload.exchange_ms),
         (samples.floor, relay.exchange_ms),
-        (samples.bare, bare.exchange_ms),
+        (samples.bare, setting.bare.exchange_ms),
     ]
     for number in range(WARM_UP_ROUNDS + rounds):
         # Each follows each of the others equally often.
@@ -194,10 +223,10 @@ def _alternate(offload: Offload, relay: Relay, bare: BareClient, size_bytes: int
             took_ms = exchange_ms(payload)
             if number >= WARM_UP_ROUNDS:
                 kept.append(took_ms)
-    return samples
 
 
-def _row(size_bytes: int, samples: Samples, *, nodelay: bool, qos: int) -> Row:
+def _row(setting: Setting, size_bytes: int, samples: Samples) -> Row:
+    nodelay, qos = setting.nodelay, setting.qos
     p50_ms, floor_p50_ms = median(samples.ours), median(samples.floor)
     row = Row(
         broker_nodelay=nodelay,
@@ -227,15 +256,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=300, help="round trips a size, QoS and setting")
     rounds = max(1, parser.parse_args().rounds)
-    rows: list[Row] = []
     with ExitStack() as stack:
         port = int(stack.enter_context(peer("relay")))
         stack.enter_context(peer("answerer", str(port)))
         relay = Relay(stack.enter_context(connect(port)))
-        for nodelay in (True, False):
-            with Broker(kind="mosquitto", nodelay=nodelay) as broker:
-                for qos in (0, 1):
-                    rows += measure(broker, relay, nodelay=nodelay, qos=qos, rounds=rounds)
+        settings = [
+            stack.enter_context(prepared(nodelay=nodelay, qos=qos))
+            for nodelay in (True, False)
+            for qos in (0, 1)
+        ]
+        rows = measure(settings, relay, rounds)
     worst = max(
         (row for row in rows if row.payload_bytes <= COMPARED_UP_TO_BYTES), key=lambda row: row.over_floor_ms
     )

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,13 +122,17 @@ _CODINGS: dict[CodecName, _Coding] = {
 }
 
 
+_NAMES: dict[str, CodecName] = {name: name for name in _CODINGS}
+
+_ABILITIES: dict[CodecName, frozenset[str]] = {name: coding.abilities for name, coding in _CODINGS.items()}
+
+
 def codec_name(text: str) -> CodecName:
     """The codec called so. Raises: WireError when none is."""
-    for name in get_args(CodecName):
-        if name == text:
-            known: CodecName = name
-            return known
-    raise WireError(f"codec {text[:16]!r} is unknown")
+    name = _NAMES.get(text)
+    if name is None:
+        raise WireError(f"codec {text[:16]!r} is unknown")
+    return name
 
 
 def abilities_for(codec: str, boundary: int) -> frozenset[str]:
@@ -136,8 +140,9 @@ def abilities_for(codec: str, boundary: int) -> frozenset[str]:
 
     Raises: WireError for a name that is no codec.
     """
-    coding = _CODINGS[codec_name(codec)]
-    return coding.abilities | ({packer_ability(boundary, codec)} if coding.packed else set())
+    name = codec_name(codec)
+    abilities = _ABILITIES[name]
+    return abilities | {packer_ability(boundary, codec)} if _CODINGS[name].packed else abilities
 
 
 def packer_ability(boundary: int, codec: str) -> str:

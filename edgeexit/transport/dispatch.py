@@ -7,7 +7,7 @@ For the circuit: Nygard, Release It!, 2007, "Circuit Breaker".
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
@@ -73,6 +73,14 @@ class _Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class _Takers:
+    """The gateways that would take a run. Units: until_ms, when time alone may change it."""
+
+    names: tuple[str, ...]
+    until_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Able:
     """Who would take a run: so many gateways, of which one at least can unpack each of these.
 
@@ -95,6 +103,7 @@ class Dispatch:
         self._gateways: dict[str, _Gateway] = {}
         # Emptied by whatever changes what is known of a gateway.
         self._kept: dict[tuple[str, int], Able] = {}
+        self._kept_takers: dict[tuple[str, int, int, frozenset[str]], _Takers] = {}
 
     def hear(self, gateway: str, advert: Advert, *, retained: bool) -> bool:
         """Take an advert; whether it says that the gateway is gone.
@@ -103,7 +112,7 @@ class Dispatch:
         has to confirm it, or the next advert.
         """
         with self._lock:
-            self._kept.clear()
+            self._forget_kept()
             known = self._gateways.get(gateway)
             if known is None:
                 if not self._make_room():
@@ -136,33 +145,25 @@ class Dispatch:
         digest12: str,
         first_stage: int,
         last_stage: int,
-        under_way: Sequence[str] = (),
+        under_way: Callable[[], Sequence[str]] = tuple,
         *,
         needed: frozenset[str] = frozenset(),
     ) -> str | None:
         """The gateway for a request; None when none would take it.
 
         `needed` is what the gateway must be able to unpack.
-        `under_way` names, once a request, where this device's own unanswered requests are: the adverts
-        do not show them yet.
+        `under_way` tells, where there is a choice, the gateways of this device's own unanswered requests,
+        each once a request: the adverts do not show them yet.
         """
         with self._lock:
-            now_ms = self._clock()
-            able = [
-                name
-                for name, gateway in self._gateways.items()
-                if self._takes(gateway, digest12, first_stage, last_stage, now_ms)
-                and needed <= gateway.abilities(digest12)
-            ]
-            if len(able) < 2:
-                return able[0] if able else None
-            if len(able) > 2:
-                able = self._random.sample(able, 2)
-            elif self._random.random() < 0.5:
+            takers = self._takers(digest12, first_stage, last_stage, needed)
+            if len(takers) < 2:
+                return takers[0] if takers else None
+            able = self._random.sample(takers, 2) if len(takers) > 2 else list(takers)
+            if len(takers) == 2 and self._random.random() < 0.5:
                 able.reverse()
-            return min(
-                able, key=lambda name: self._cost_ms(name, digest12, first_stage, under_way.count(name))
-            )
+            asked = under_way()
+            return min(able, key=lambda name: self._cost_ms(name, digest12, first_stage, asked.count(name)))
 
     def able(self, digest12: str, last_stage: int) -> Able:
         """Who would take a whole run of this bundle now; kept, as it is asked before every decision."""
@@ -176,13 +177,7 @@ class Dispatch:
                 for gateway in self._gateways.values()
                 if self._takes(gateway, digest12, last_stage, last_stage, now_ms)
             ]
-            ends_ms = [
-                at_ms
-                for gateway in self._gateways.values()
-                for at_ms in (gateway.fresh_until_ms, gateway.busy_until_ms)
-                if at_ms > now_ms
-            ]
-            found = Able(len(able), frozenset().union(*able), min(ends_ms, default=inf))
+            found = Able(len(able), frozenset().union(*able), self._until_ms(now_ms))
             self._kept[digest12, last_stage] = found
             return found
 
@@ -198,13 +193,16 @@ class Dispatch:
     def answered(self, gateway: str, network_ms: float | None) -> None:
         """A reply, refusal or pong came: the gateway lives. Units: network_ms, outside the gateway."""
         with self._lock:
-            self._kept.clear()
             known = self._gateways.get(gateway)
             if known is None:
                 return
+            now_ms = self._clock()
+            if known.open_until_ms is not None or now_ms >= known.fresh_until_ms:
+                # Who takes requests changes; that it does so for longer is found out in time.
+                self._forget_kept()
             known.close_circuit()
             known.unconfirmed = False
-            known.fresh_until_ms = self._clock() + self._fresh_ms
+            known.fresh_until_ms = now_ms + self._fresh_ms
             if network_ms is not None:
                 before_ms = known.network_ms
                 known.network_ms = (
@@ -218,7 +216,7 @@ class Dispatch:
             return
         self.answered(gateway, None)
         with self._lock:
-            self._kept.clear()
+            self._forget_kept()
             known = self._gateways.get(gateway)
             if known is None:
                 return
@@ -233,7 +231,7 @@ class Dispatch:
     def missed(self, gateway: str) -> None:
         """A request or a ping was not answered in time."""
         with self._lock:
-            self._kept.clear()
+            self._forget_kept()
             known = self._gateways.get(gateway)
             if known is None:
                 return
@@ -270,10 +268,40 @@ class Dispatch:
         from before would be lost.
         """
         with self._lock:
-            self._kept.clear()
+            self._forget_kept()
             for gateway in self._gateways.values():
                 gateway.probing = False
                 gateway.fresh_until_ms = 0.0
+
+    def _takers(
+        self, digest12: str, first_stage: int, last_stage: int, needed: frozenset[str]
+    ) -> tuple[str, ...]:
+        asked = (digest12, first_stage, last_stage, needed)
+        now_ms = self._clock()
+        kept = self._kept_takers.get(asked)
+        if kept is None or now_ms >= kept.until_ms:
+            names = [
+                name
+                for name, gateway in self._gateways.items()
+                if self._takes(gateway, digest12, first_stage, last_stage, now_ms)
+                and needed <= gateway.abilities(digest12)
+            ]
+            kept = self._kept_takers[asked] = _Takers(tuple(names), self._until_ms(now_ms))
+        return kept.names
+
+    def _until_ms(self, now_ms: float) -> float:
+        """When time alone may change who takes what."""
+        ends_ms = [
+            at_ms
+            for gateway in self._gateways.values()
+            for at_ms in (gateway.fresh_until_ms, gateway.busy_until_ms)
+            if at_ms > now_ms
+        ]
+        return min(ends_ms, default=inf)
+
+    def _forget_kept(self) -> None:
+        self._kept.clear()
+        self._kept_takers.clear()
 
     def _takes(
         self, gateway: _Gateway, digest12: str, first_stage: int, last_stage: int, now_ms: float

@@ -144,6 +144,7 @@ def output_of(frame: Frame) -> NDArray[np.float32]:
     if data.dtype != np.float32 or data.ndim != 1:
         raise WireError(f"an output is a vector of float32, not {data.dtype}{list(data.shape)}")
     output = data.astype(np.float32)
-    if not np.isfinite(output).all():
+    # The array's own all() is many times as much code.
+    if np.count_nonzero(np.isfinite(output)) != output.size:
         raise WireError("the output holds values that are not finite")
     return output

@@ -160,7 +160,8 @@ class MqttConnection:
             if session is None or not self._up.is_set():
                 raise LinkDown("not connected to the broker")
             session.enqueue(topic, payload, qos, retain, packed, correlation)
-        if not session.flush():
+        # Most messages are written by now.
+        if session.wants_write and not session.flush():
             self._wake()
 
     def drop(self, correlation: bytes) -> bool:
@@ -249,13 +250,12 @@ class MqttConnection:
                         wake.recv(4096)
                 elif event & ~select.POLLOUT:
                     messages = session.read()
-            if session.is_ready and goodbye_s is None and not self._up.is_set():
+            if not self._up.is_set() and goodbye_s is None and session.is_ready:
                 self._came_up(session)
             # Whoever waits for a message runs only when this thread rests: nothing long comes after it.
             for message in messages:
                 self._deliver(message)
             session.acknowledge()
-            session.flush()
             now_s = monotonic()
             if now_s >= housekeeping_s:
                 session.keep_alive()

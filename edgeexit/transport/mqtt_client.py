@@ -107,8 +107,11 @@ class MqttClient(paho.Client):
         require_topic(topic)
         return accepted(self.publish(topic, payload, 0, retain, _PackedProperties(packed)))
 
-    def send_surely(self, topic: str, payload: bytes, packed: bytes, *, retain: bool) -> bool:
-        """Queue a message of QoS 1; whether not too many wait already. Raises: LinkDown, WireError."""
+    def send_surely(self, topic: str, payload: bytes, packed: bytes, *, retain: bool, at_once: bool) -> bool:
+        """The same at QoS 1; whether not too many are without acknowledgement already.
+
+        Raises: LinkDown, WireError.
+        """
         require_topic(topic)
         info = self.publish(topic, payload, 1, retain, _PackedProperties(packed))
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
@@ -120,6 +123,18 @@ class MqttClient(paho.Client):
         """Take a queued message back, while nothing is being written; False where that cannot be done."""
         return False
 
+    def read_in(self) -> None:
+        """Take in what came: messages are then there to be taken."""
+        self.loop_read()
+        # What was received along with a packet is not seen by poll().
+        while self.has_more():
+            self.loop_read()
+
+    @property
+    def owes(self) -> bool:
+        """Whether messages were taken that are to be acknowledged."""
+        return bool(self._to_acknowledge)
+
     def has_more(self) -> bool:
         """Whether bytes wait that poll() does not see."""
         sock = self.socket()
@@ -130,10 +145,13 @@ class MqttClient(paho.Client):
         messages, self._came = self._came, []
         return messages
 
-    def acknowledge(self) -> None:
-        """Queue the acknowledgements of all messages taken at QoS 1."""
+    def acknowledge(self, *, at_once: bool) -> None:
+        """Queue the acknowledgements of all messages taken at QoS 1, or write them where that is possible."""
         while self._to_acknowledge:
             self.ack(self._to_acknowledge.popleft(), 1)
+
+    def expect_more(self) -> None:
+        """Be ready to wait for what comes next."""
 
     def take_in(self, message: Publication, identifier: int) -> None:
         """Keep a message until it is taken, and its number until it is acknowledged."""

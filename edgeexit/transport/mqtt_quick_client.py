@@ -11,20 +11,31 @@ import logging
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
+from typing import Literal
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
-from edgeexit.errors import WireError
+from edgeexit.errors import LinkDown, WireError
 from edgeexit.transport.mqtt_client import MqttClient, Unsent, accepted
 from edgeexit.transport.mqtt_config import ConnectionConfig
-from edgeexit.transport.publication import pack_publish, parse_publish, whole_publish
+from edgeexit.transport.publication import (
+    pack_acknowledgement,
+    parse_publish,
+    publish_head,
+    whole_acknowledgement,
+    whole_publish,
+)
 from edgeexit.transport.tcp import acknowledge_at_once
 
 _log = logging.getLogger(__name__)
 
 # Type of a PUBLISH in the first byte of a packet.
 _PUBLISH = 0x30
+
+# Above it a PUBACK says why a message was not taken.
+_REFUSED = 0x80
 
 # One buffer a connection, where the library would ask for one as large as the rest of the packet at
 # every read. A boundary of 150 kB fits into it, and is then read in one piece.
@@ -33,8 +44,8 @@ _RECEIVE_BYTES = 262_144
 # What is replaced or called below, with its parameters; what is written to, with a key that it must have.
 _METHODS = {
     "_packet_queue": ("self", "command", "packet", "mid", "qos", "info"),
-    "_packet_read": ("self",),
     "_handle_publish": ("self",),
+    "_handle_pubackcomp": ("self", "cmd"),
     "_sock_recv": ("self", "bufsize"),
     "_sock_send": ("self", "buf"),
     "_ssl_wrap_socket": ("self", "tcp_sock"),
@@ -79,6 +90,10 @@ class QuickClient(MqttClient):
         self._quick_acknowledge = config.quick_acknowledge
         self._received = memoryview(bytearray(_RECEIVE_BYTES))
         self._taken = self._filled = 0
+        self._received_some = False
+        self._identifier = 0
+        self._unacknowledged: set[int] = set()
+        self._unacknowledged_cap = config.unacknowledged_cap
 
     def is_known(self) -> bool:
         """Whether its queues are what is written to below."""
@@ -92,8 +107,31 @@ class QuickClient(MqttClient):
 
         Raises: LinkDown, WireError.
         """
-        packet = pack_publish(topic, payload, packed, retain=retain)
-        return self._write(packet) if at_once and not self.want_write() else self._queue(packet)
+        head = publish_head(topic, len(payload), packed, retain=retain)
+        return self._write_or_queue((head, payload), at_once=at_once)
+
+    def send_surely(self, topic: str, payload: bytes, packed: bytes, *, retain: bool, at_once: bool) -> bool:
+        """The same at QoS 1; whether not too many are without acknowledgement already.
+
+        What the library keeps of such a message serves to send it again over another connection; a client
+        has but one. Raises: LinkDown, WireError.
+        """
+        waiting = self._unacknowledged
+        if len(waiting) >= self._unacknowledged_cap:
+            return False
+        identifier = self._identifier % 65_535 + 1
+        while identifier in waiting:
+            identifier = identifier % 65_535 + 1
+        head = publish_head(topic, len(payload), packed, retain=retain, identifier=identifier)
+        # The broker's answer may come before the next line.
+        waiting.add(identifier)
+        self._identifier = identifier
+        try:
+            self._write_or_queue((head, payload), at_once=at_once)
+        except LinkDown:
+            waiting.discard(identifier)
+            raise
+        return True
 
     def drop(self, unsent: Unsent) -> bool:
         """Take a queued message back, while nothing is being written; False where some of it has left."""
@@ -111,28 +149,54 @@ class QuickClient(MqttClient):
             return self.socket() is not None
         return super().has_more()
 
-    def _queue(self, packet: bytes) -> paho.MQTTMessageInfo:
+    def read_in(self) -> None:
+        """Take in what came: messages are then there to be taken."""
+        while True:
+            # The library takes a packet apart byte by byte. Those of every exchange need none of that where
+            # they have come whole. That it then counts no sign of life costs a ping each keep-alive.
+            if self._in_packet["command"] or not self._take_whole():
+                self.loop_read()
+            if not self.has_more():
+                return
+
+    def acknowledge(self, *, at_once: bool) -> None:
+        """Queue the acknowledgements of all messages taken at QoS 1, or write them where that is possible."""
+        if self._to_acknowledge and self.socket() is not None:
+            packets = b"".join(map(pack_acknowledgement, self._to_acknowledge))
+            self._to_acknowledge.clear()
+            self._write_or_queue((packets,), at_once=at_once)
+
+    def expect_more(self) -> None:
+        """Have what came acknowledged by the kernel too, unless answers took that along."""
+        if self._received_some and self._quick_acknowledge and self.tcp is not None:
+            acknowledge_at_once(self.tcp)
+        self._received_some = False
+
+    def _write_or_queue(self, parts: Sequence[bytes], *, at_once: bool) -> paho.MQTTMessageInfo | None:
+        """Write packets past an empty queue, or queue them; None when all is written. Raises: LinkDown."""
+        sock = self.tcp if self.socket() is not None else None
+        if at_once and sock is not None and not self.want_write():
+            return self._write(sock, parts)
         info = paho.MQTTMessageInfo(0)
         info.rc = (
             MQTTErrorCode.MQTT_ERR_NO_CONN
-            if self.socket() is None
-            else self._packet_queue(_PUBLISH, packet, 0, 0, info)
+            if sock is None
+            else self._packet_queue(_PUBLISH, b"".join(parts), 0, 0, info)
         )
         return accepted(info)
 
-    def _write(self, packet: bytes) -> paho.MQTTMessageInfo | None:
-        """Send a whole packet; what the socket does not take comes first in the queue.
+    def _write(self, sock: socket.socket, parts: Sequence[bytes]) -> paho.MQTTMessageInfo | None:
+        """Send whole packets; what the socket does not take comes first in the queue.
 
         Where the connection is broken that is all of it: the loop's thread then meets the same error.
         """
-        if self.socket() is None:
-            return self._queue(packet)
         try:
-            sent_bytes = super()._sock_send(packet)
-        except (OSError, AttributeError, ValueError):  # the last two where it is closed meanwhile
+            sent_bytes = sock.sendmsg(parts)
+        except (OSError, ValueError):  # the last where it is closed meanwhile
             sent_bytes = 0
-        if sent_bytes == len(packet):
+        if sent_bytes == sum(map(len, parts)):
             return None
+        packet = b"".join(parts)
         info = paho.MQTTMessageInfo(0)
         self._out_packet.appendleft(
             {
@@ -159,27 +223,47 @@ class QuickClient(MqttClient):
         # a view copies nothing.
         return super()._packet_queue(command, memoryview(packet), mid, qos, info)  # type: ignore[arg-type]
 
-    def _packet_read(self) -> MQTTErrorCode:
-        # The library takes a packet apart byte by byte. A PUBLISH that has come whole needs none of that.
-        # That it then counts no sign of life from the broker costs a ping each keep-alive.
-        if self._in_packet["command"] == 0:
-            if self._taken == self._filled:
-                try:
-                    self._taken, self._filled = 0, self._receive()
-                except BlockingIOError:
-                    return MQTTErrorCode.MQTT_ERR_AGAIN
-                except OSError as error:
-                    _log.info("receiving failed: %s", error)
-                    return MQTTErrorCode.MQTT_ERR_CONN_LOST
-                if self._filled == 0:
-                    return MQTTErrorCode.MQTT_ERR_CONN_LOST
-            received = self._received[self._taken : self._filled]
-            body = whole_publish(received)
-            # One over the cap is for the library to begin with, and for `_sock_recv` to refuse.
-            if body is not None and body.stop - body.start <= self._largest_bytes:
-                self._taken += body.stop
-                return self._take(received[0], received[body])
-        return super()._packet_read()
+    def _take_whole(self) -> bool:
+        """Take a message, or the acknowledgement of one, that has come whole; else leave all to the library.
+
+        So is what is wrong: the library meets the same error, and ends the connection.
+        """
+        sock = self.socket()
+        if self._taken == self._filled:
+            if sock is None:
+                return False
+            try:
+                self._taken, self._filled = 0, self._receive()
+            except OSError:
+                return False
+        received = self._received[self._taken : self._filled]
+        body = whole_publish(received)
+        if body is None:
+            return self._take_acknowledgement(received)
+        # One over the cap is for the library to begin with, and for `_sock_recv` to refuse.
+        if body.stop - body.start > self._largest_bytes:
+            return False
+        try:
+            message, identifier = parse_publish(received[0], received[body])
+        except WireError:
+            return False
+        self.take_in(message, identifier)
+        self._taken += body.stop
+        return True
+
+    def _take_acknowledgement(self, received: memoryview) -> bool:
+        acknowledgement = whole_acknowledgement(received)
+        if acknowledgement is None:
+            return False
+        identifier, reason, size_bytes = acknowledgement
+        self._acknowledged(identifier, reason)
+        self._taken += size_bytes
+        return True
+
+    def _acknowledged(self, identifier: int, reason: int) -> None:
+        self._unacknowledged.discard(identifier)
+        if reason >= _REFUSED:
+            _log.warning("the broker refused a message: reason 0x%02x", reason)
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # The library asks for the whole rest of a packet before any of it has come.
@@ -201,8 +285,7 @@ class QuickClient(MqttClient):
             count = sock.recv_into(self._received)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
-        if self._quick_acknowledge:
-            acknowledge_at_once(sock)
+        self._received_some = True
         return count
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
@@ -227,13 +310,17 @@ class QuickClient(MqttClient):
         return wrapped
 
     def _handle_publish(self) -> MQTTErrorCode:
-        return self._take(self._in_packet["command"], self._in_packet["packet"])
-
-    def _take(self, first_byte: int, packet: bytearray | memoryview) -> MQTTErrorCode:
         try:
-            message, identifier = parse_publish(first_byte, packet)
+            message, identifier = parse_publish(self._in_packet["command"], self._in_packet["packet"])
         except WireError as error:
             _log.warning("dropping the connection: %s", error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self.take_in(message, identifier)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if len(packet) < 2:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        self._acknowledged(int.from_bytes(packet[:2], "big"), packet[2] if len(packet) > 2 else 0)
         return MQTTErrorCode.MQTT_ERR_SUCCESS

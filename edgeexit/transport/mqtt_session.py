@@ -97,12 +97,19 @@ class MqttSession:
         waiting_bytes = self._queued_bytes()
         if waiting_bytes and waiting_bytes + len(payload) > self._config.backlog_cap_bytes:
             raise NoCredit(in_flight=len(self._unsent), in_flight_bytes=waiting_bytes)
-        if qos == 0:
-            unsent = self._send(topic, payload, packed, retain)
-            if unsent is not None:
-                self._unsent.append((unsent, len(payload), correlation))
-        elif not self._client.send_surely(topic, payload, packed, retain=retain):
-            raise NoCredit(in_flight=self._config.unacknowledged_cap, in_flight_bytes=waiting_bytes)
+        client = self._client
+        # What another thread queues while this one writes comes after this packet.
+        at_once = self._may_write_at_once()
+        try:
+            if qos == 0:
+                unsent = client.send(topic, payload, packed, retain=retain, at_once=at_once)
+                if unsent is not None:
+                    self._unsent.append((unsent, len(payload), correlation))
+            elif not client.send_surely(topic, payload, packed, retain=retain, at_once=at_once):
+                raise NoCredit(in_flight=self._config.unacknowledged_cap, in_flight_bytes=waiting_bytes)
+        finally:
+            if at_once:
+                self._writing.release()
 
     def drop(self, correlation: bytes) -> bool:
         """Take a message of QoS 0 out of the queue, if none of it is written; callers take turns."""
@@ -117,16 +124,9 @@ class MqttSession:
             self._unsent.remove(entry)
         return dropped
 
-    def _send(self, topic: str, payload: bytes, packed: bytes, retain: bool) -> Unsent | None:
-        """Write a message of QoS 0 past an empty queue, or queue it; None when all of it is written."""
-        client = self._client
-        if self._config.address.tls or not self._writing.acquire(blocking=False):
-            return client.send(topic, payload, packed, retain=retain, at_once=False)
-        try:
-            # What another thread queues from here on comes after this packet.
-            return client.send(topic, payload, packed, retain=retain, at_once=True)
-        finally:
-            self._writing.release()
+    def _may_write_at_once(self) -> bool:
+        """Whether this thread alone may write to the socket now, past the queue; it then gives that back."""
+        return not self._config.address.tls and self._writing.acquire(blocking=False)
 
     def flush(self) -> bool:
         """Write what the socket takes now; whether nothing is left. Never waits."""
@@ -145,16 +145,22 @@ class MqttSession:
 
     def read(self) -> list[Publication]:
         """Take what came; the messages in it."""
-        client = self._client
-        client.loop_read()
-        # What was received along with a packet is not seen by poll().
-        while client.has_more():
-            client.loop_read()
-        return client.take_messages()
+        self._client.read_in()
+        return self._client.take_messages()
 
     def acknowledge(self) -> None:
-        """Queue the acknowledgements of what was read, once it is delivered: answers go out before them."""
-        self._client.acknowledge()
+        """Acknowledge what was read, once it is delivered: answers go before, and take TCP's part along."""
+        client = self._client
+        if client.owes:
+            at_once = self._may_write_at_once()
+            try:
+                client.acknowledge(at_once=at_once)
+            finally:
+                if at_once:
+                    self._writing.release()
+        if client.want_write():
+            self.flush()
+        client.expect_more()
 
     def keep_alive(self) -> None:
         """Ping the broker, or close the socket, when it was silent for long."""
@@ -189,6 +195,8 @@ class MqttSession:
             return None
 
     def _queued_bytes(self) -> int:
+        if not self._unsent:
+            return 0
         while self._unsent and self._unsent[0][0].is_published():
             self._unsent.popleft()
         return sum(size_bytes for _, size_bytes, _ in self._unsent)

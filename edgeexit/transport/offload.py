@@ -160,7 +160,7 @@ class MqttTransport:
             digest12,
             request.boundary,
             self._bundle.stage_count - 1,
-            self._exchange.under_way(),
+            self._exchange.under_way,
             needed=needed,
         )
         # Nobody has said what the gateways of the pool can unpack.
@@ -195,7 +195,7 @@ class MqttTransport:
             topics.digest12(self._bundle.digest),
             self._bundle.stage_count - 1,
             self._bundle.stage_count - 1,
-            self._exchange.under_way(),
+            self._exchange.under_way,
         )
         if gateway is None:
             raise LinkDown("no gateway has this bundle")

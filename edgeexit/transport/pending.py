@@ -194,6 +194,8 @@ class Pending(Generic[ContextT, ResultT]):
             self._ended.popitem(last=False)
 
     def _held(self) -> tuple[int, int]:
+        if not self._holding:
+            return 0, 0
         now_ms = self._clock()
         for ticket in list(self._holding.values()):
             if now_ms >= ticket.deadline_ms:

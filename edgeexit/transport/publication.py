@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from edgeexit.errors import WireError
 
+# Of packets: types in the first byte, and QoS 1 in that of a PUBLISH.
+_PUBLISH, _QOS_1, _PUBACK = 0x30, 0x02, 0x40
+
 _EXPIRY = 2
 _CONTENT_TYPE = 3
 _RESPONSE_TOPIC = 8
@@ -22,7 +25,6 @@ _U32 = struct.Struct(">I")
 
 # Sizes of the properties of fixed length; 35 is a topic alias, which is never offered.
 _FIXED_BYTES = {1: 1, _EXPIRY: 4, 35: 2}
-_SIZED = (_CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION)
 _SUBSCRIPTION_ID = 11
 _USER_PROPERTY = 38
 
@@ -66,14 +68,33 @@ def pack_properties(
     return _variable(len(body)) + body
 
 
-def pack_publish(topic: str, payload: bytes, packed: bytes, *, retain: bool) -> bytes:
-    """A whole PUBLISH packet of QoS 0 with these packed properties; one copy of the payload.
+def publish_head(
+    topic: str, payload_bytes: int, packed: bytes, *, retain: bool, identifier: int = 0
+) -> bytes:
+    """All of a PUBLISH packet that comes before a payload of this size; with an identifier it has QoS 1.
 
     Raises: WireError when the topic cannot be published on.
     """
-    name = _sized(require_topic(topic))
-    length = _variable(len(name) + len(packed) + len(payload))
-    return b"".join((b"\x31" if retain else b"\x30", length, name, packed, payload))
+    name = require_topic(topic)
+    number = _U16.pack(identifier) if identifier else b""
+    first_byte = _PUBLISH | (_QOS_1 if identifier else 0) | retain
+    length = _variable(2 + len(name) + len(number) + len(packed) + payload_bytes)
+    return b"".join((bytes((first_byte,)), length, _U16.pack(len(name)), name, number, packed))
+
+
+def pack_acknowledgement(identifier: int) -> bytes:
+    """A PUBACK: the message of this identifier was taken."""
+    return b"\x40\x02" + _U16.pack(identifier)
+
+
+def whole_acknowledgement(received: memoryview) -> tuple[int, int, int] | None:
+    """Identifier, reason and size of a PUBACK that begins these bytes; None for another packet or a part."""
+    if len(received) < 4 or received[0] != _PUBACK:
+        return None
+    end = 2 + received[1]
+    if not 4 <= end <= min(len(received), 129):
+        return None
+    return received[2] << 8 | received[3], received[4] if end > 4 else 0, end
 
 
 def require_topic(topic: str) -> bytes:
@@ -82,14 +103,14 @@ def require_topic(topic: str) -> bytes:
         name = topic.encode()
     except UnicodeEncodeError as error:
         raise WireError(f"topic {topic!r} is not text") from error
-    if not 0 < len(name) < 65536 or any(refused in topic for refused in "+#\0"):
+    if not 0 < len(name) < 65536 or "+" in topic or "#" in topic or "\0" in topic:
         raise WireError(f"topic {topic[:80]!r} cannot be published on")
     return name
 
 
 def whole_publish(received: memoryview) -> slice | None:
     """Where the body of a PUBLISH lies that begins these bytes; None for another packet or a part of one."""
-    if len(received) < 2 or received[0] >> 4 != 3:
+    if len(received) < 2 or received[0] & 0xF0 != _PUBLISH:
         return None
     try:
         length, start = _take_variable(received, 1)
@@ -110,30 +131,32 @@ def parse_publish(first_byte: int, packet: bytes | bytearray | memoryview) -> tu
         topic, offset = _take(packet, 0)
         identifier = 0
         if qos:
-            identifier = _U16.unpack_from(packet, offset)[0]
+            identifier = packet[offset] << 8 | packet[offset + 1]
             offset += 2
         length, offset = _take_variable(packet, offset)
         end = offset + length
         if end > len(packet):
             raise WireError("properties run past the end")
         response_topic = correlation = content_type = expiry_s = None
-        while offset < end:
-            kind = packet[offset]
+        # Slices of bytes are bytes again, those of a view are not.
+        section, offset = bytes(packet[offset:end]), 0
+        while offset < length:
+            kind = section[offset]
             offset += 1
-            if kind in _SIZED:
-                value, offset = _take(packet, offset)
-                if kind == _RESPONSE_TOPIC:
-                    response_topic = value.decode()
-                elif kind == _CORRELATION:
-                    correlation = value
-                else:
-                    content_type = value.decode()
+            if kind == _CORRELATION:
+                correlation, offset = _take(section, offset)
+            elif kind == _RESPONSE_TOPIC:
+                value, offset = _take(section, offset)
+                response_topic = value.decode()
+            elif kind == _CONTENT_TYPE:
+                value, offset = _take(section, offset)
+                content_type = value.decode()
             elif kind == _EXPIRY:
-                expiry_s = _U32.unpack_from(packet, offset)[0]
+                expiry_s = _U32.unpack_from(section, offset)[0]
                 offset += 4
             else:
-                offset = _skip(packet, offset, kind)
-        if offset != end:
+                offset = _skip(section, offset, kind)
+        if offset != length:
             raise WireError("a property runs past its section")
         message = Publication(
             topic.decode(),
@@ -162,8 +185,7 @@ def _skip(packet: bytes | bytearray | memoryview, offset: int, kind: int) -> int
 
 
 def _take(packet: bytes | bytearray | memoryview, offset: int) -> tuple[bytes, int]:
-    length = _U16.unpack_from(packet, offset)[0]
-    end = offset + 2 + length
+    end = offset + 2 + (packet[offset] << 8 | packet[offset + 1])
     if end > len(packet):
         raise WireError("a string runs past the end")
     return bytes(packet[offset + 2 : end]), end
@@ -185,6 +207,8 @@ def _sized(value: bytes) -> bytes:
 
 
 def _variable(value: int) -> bytes:
+    if value < 128:
+        return bytes((value,))
     out = bytearray()
     while True:
         value, low = value >> 7, value & 127

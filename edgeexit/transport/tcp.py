@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from fcntl import ioctl
 
 # Linux: bytes handed to the kernel that the other side has not acknowledged. Source: tcp(7), SIOCOUTQ.
 _SIOCOUTQ = 0x5411
+
+# Linux only.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 def send_at_once(sock: socket.socket) -> None:
@@ -21,10 +23,12 @@ def acknowledge_at_once(sock: socket.socket) -> None:
     The kernel forgets this, so it is asked for after every read. It ends the stall of a peer that has
     Nagle's algorithm on.
     """
-    option = getattr(socket, "TCP_QUICKACK", None)
-    if option is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, option, 1)
+    if _QUICKACK is None:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+    except OSError:
+        return
 
 
 def unacknowledged_bytes(sock: socket.socket) -> int:

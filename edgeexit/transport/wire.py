@@ -21,7 +21,6 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeexit.errors import WireError
 from edgeexit.transport.protocol import Tensor
@@ -171,13 +170,15 @@ class WireTensor:
     @property
     def header(self) -> TensorHeader:
         """How it will lie in a frame. Raises: WireError for a type that does not travel."""
-        if self.dtype not in WIRE_DTYPES:
+        dtype = WIRE_DTYPES.get(self.dtype)
+        if dtype is None:
             raise WireError(f"tensor {self.name}: type {self.dtype[:16]!r}")
+        shape = self.shape
         return TensorHeader(
-            name=self.name,
-            dtype=self.dtype,
-            shape=self.shape,
-            raw_bytes=prod(self.shape) * WIRE_DTYPES[self.dtype].itemsize,
+            self.name,
+            self.dtype,
+            shape,
+            raw_bytes=prod(shape) * dtype.itemsize,
             stored_bytes=self.data.nbytes,
             codec=int(self.storage),
             scale=self.scale,
@@ -223,21 +224,24 @@ def encode(header: Header, tensors: Sequence[WireTensor] = (), *, cap_bytes: int
 
     Raises: WireError when the receiver would refuse the frame.
     """
-    arrays = [np.ascontiguousarray(tensor.data) for tensor in tensors]
-    described = tuple(tensor.header for tensor in tensors)
-    packed = _encoder.encode(msgspec.structs.replace(header, tensors=described))
-    total_bytes = aligned(_PREFIX.size + len(packed)) + sum(aligned(array.nbytes) for array in arrays)
+    described: tuple[TensorHeader, ...] = ()
+    if tensors:
+        described = tuple([tensor.header for tensor in tensors])
+        header = msgspec.structs.replace(header, tensors=described)
+    packed = _encoder.encode(header)
+    prefix = _PREFIX.pack(MAGIC, VERSION, 0, 0, len(packed), zlib.crc32(packed))
+    parts: list[bytes | memoryview] = [prefix, packed, _padding(_PREFIX.size + len(packed))]
+    total_bytes = aligned(_PREFIX.size + len(packed))
+    for tensor in tensors:
+        array = np.ascontiguousarray(tensor.data)
+        if array.dtype != _held_as(tensor.dtype, tensor.storage):
+            raise WireError(f"tensor {tensor.name}: {array.dtype} is not {tensor.dtype}")
+        parts += (array.data, _padding(array.nbytes))
+        total_bytes += aligned(array.nbytes)
     if total_bytes > cap_bytes:
         raise _too_large(total_bytes, cap_bytes)
     _check_header_length(len(packed))
     _check_tensors(described, cap_bytes)
-    for tensor, array in zip(tensors, arrays, strict=True):
-        if array.dtype != _held_as(tensor.dtype, tensor.storage):
-            raise WireError(f"tensor {tensor.name}: {array.dtype} is not {tensor.dtype}")
-    prefix = _PREFIX.pack(MAGIC, VERSION, 0, 0, len(packed), zlib.crc32(packed))
-    parts: list[bytes | memoryview] = [prefix, packed, _padding(_PREFIX.size + len(packed))]
-    for array in arrays:
-        parts += (array.data, _padding(array.nbytes))
     return b"".join(parts)
 
 
@@ -266,10 +270,11 @@ def decode(data: bytes, *, cap_bytes: int = FRAME_CAP_BYTES) -> Frame:
         raise WireError("header checksum differs")
     header = _decode_header(packed)
     _check_tensors(header.tensors, cap_bytes)
-    stored_bytes = sum(aligned(tensor.stored_bytes) for tensor in header.tensors)
-    offset = aligned(header_end)
-    if offset + stored_bytes != len(data):
-        raise WireError(f"{len(data)} bytes, the header speaks of {offset + stored_bytes}")
+    offset = declared_bytes = aligned(header_end)
+    for tensor in header.tensors:
+        declared_bytes += aligned(tensor.stored_bytes)
+    if declared_bytes != len(data):
+        raise WireError(f"{len(data)} bytes, the header speaks of {declared_bytes}")
     if any(data[header_end:offset]):
         raise WireError("padding is not zero")
     tensors = []
@@ -301,23 +306,27 @@ def _check_header_length(header_bytes: int) -> None:
 def _check_tensors(tensors: Sequence[TensorHeader], cap_bytes: int) -> None:
     if len(tensors) > TENSORS_CAP:
         raise WireError(f"{len(tensors)} tensors")
+    total_bytes = 0
     for tensor in tensors:
         dtype = WIRE_DTYPES.get(tensor.dtype)
         if dtype is None:
             raise WireError(f"tensor {tensor.name}: type {tensor.dtype[:16]!r}")
-        if len(tensor.shape) > RANK_CAP or not all(size >= 1 for size in tensor.shape):
-            raise WireError(f"tensor {tensor.name}: shape {tensor.shape}")
-        if prod(tensor.shape) * dtype.itemsize != tensor.raw_bytes:
-            raise WireError(f"tensor {tensor.name}: {tensor.raw_bytes} bytes do not fit its shape")
-        if tensor.raw_bytes > cap_bytes:
-            raise _too_large(tensor.raw_bytes, cap_bytes)
-        storage_of(tensor.codec, tensor.dtype, tensor.shape, tensor.raw_bytes, tensor.stored_bytes)
-        _check_scale(tensor)
-    # Packed tensors are larger than the frame they came in: what they unpack to has the frame's cap too.
-    raw_bytes = sum(tensor.raw_bytes for tensor in tensors)
-    if raw_bytes > cap_bytes:
-        raise _too_large(raw_bytes, cap_bytes)
-    if len({tensor.name for tensor in tensors}) != len(tensors):
+        shape, raw_bytes = tensor.shape, tensor.raw_bytes
+        if len(shape) > RANK_CAP or min(shape, default=1) < 1:
+            raise WireError(f"tensor {tensor.name}: shape {shape}")
+        if prod(shape) * dtype.itemsize != raw_bytes:
+            raise WireError(f"tensor {tensor.name}: {raw_bytes} bytes do not fit its shape")
+        # Packed tensors are larger than the frame they came in: what they unpack to has the frame's cap
+        # too.
+        total_bytes += raw_bytes
+        if total_bytes > cap_bytes:
+            raise _too_large(total_bytes, cap_bytes)
+        # Most are stored plain, without a scale: nothing is left to ask of those.
+        if tensor.codec != Storage.PLAIN or tensor.stored_bytes != raw_bytes:
+            storage_of(tensor.codec, tensor.dtype, shape, raw_bytes, tensor.stored_bytes)
+        if tensor.scale or tensor.zero_point or tensor.axis is not None:
+            _check_scale(tensor)
+    if len(tensors) > 1 and len({tensor.name for tensor in tensors}) != len(tensors):
         raise WireError("two tensors of one name")
 
 
@@ -336,24 +345,16 @@ def _check_scale(tensor: TensorHeader) -> None:
 
 
 def _view(data: bytes, offset: int, tensor: TensorHeader) -> WireTensor:
+    shape, scale, zero_point, axis = tensor.shape, tensor.scale, tensor.zero_point, tensor.axis
+    if tensor.codec == Storage.PLAIN:
+        values: Tensor = np.frombuffer(data, WIRE_DTYPES[tensor.dtype], prod(shape), offset)
+        if len(shape) != 1:
+            values = values.reshape(shape)  # (n,) → shape
+        return WireTensor(tensor.name, tensor.dtype, values, scale, zero_point, axis)
     storage = Storage(tensor.codec)
-    plain = storage is Storage.PLAIN
-    flat: NDArray[np.generic] = np.frombuffer(
-        data,
-        dtype=_held_as(tensor.dtype, storage),
-        count=prod(tensor.shape) if plain else tensor.stored_bytes,
-        offset=offset,
-    )
-    return WireTensor(
-        tensor.name,
-        tensor.dtype,
-        flat.reshape(tensor.shape) if plain else flat,  # (n,) → shape
-        tensor.scale,
-        tensor.zero_point,
-        tensor.axis,
-        storage,
-        () if plain else tensor.shape,
-    )
+    held_as = _held_as(tensor.dtype, storage)
+    stored: Tensor = np.frombuffer(data, held_as, tensor.stored_bytes, offset)
+    return WireTensor(tensor.name, tensor.dtype, stored, scale, zero_point, axis, storage, shape)
 
 
 def _held_as(dtype: str, storage: Storage) -> np.dtype[np.generic]:

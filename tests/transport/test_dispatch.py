@@ -143,7 +143,7 @@ def test_the_less_loaded_of_two_is_chosen(field: Field) -> None:
 def test_own_requests_count_before_the_advert_shows_them(field: Field) -> None:
     field.advert("gw-1")
     field.advert("gw-2")
-    chosen = {field.table.choose(BUNDLE, 1, 2, ["gw-1"]) for _ in range(50)}
+    chosen = {field.table.choose(BUNDLE, 1, 2, lambda: ["gw-1"]) for _ in range(50)}
     assert chosen == {"gw-2"}
 
 

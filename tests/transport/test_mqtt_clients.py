@@ -75,6 +75,37 @@ def test_other_queues_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     assert "the slower, public way" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"\x40\2\0\1"],
+        [b"\x40", b"\2\0", b"\1"],
+        [b"\x40\2\0\1\x40\2\0"],
+        [b"\x40\4\0\1\x87\0"],
+        [b"\x40\x85\1\0\1\x87\x80\1" + b"\x1f\0\x7d" + bytes([120]) * 125],
+    ],
+    ids=["whole", "in pieces", "with a part of the next", "refused", "refused with a long reason"],
+)
+def test_an_acknowledgement_makes_room_for_the_next_message(
+    pieces: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        client = QuickClient(ConnectionConfig(BrokerAddress("127.0.0.1"), "a", unacknowledged_cap=1))
+        client._sock = client.tcp = ours
+        assert client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
+        assert theirs.recv(100) == b"\x32\7\0\1t\0\1\0x"
+        assert not client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
+        for piece in pieces:
+            theirs.sendall(piece)
+            client.read_in()
+        assert client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
+        assert theirs.recv(100) == b"\x32\7\0\1t\0\2\0x"
+        assert ("0x87" in caplog.text) == (b"\x87" in pieces[0])
+        client._sock = None
+
+
 @pytest.fixture
 def unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a version were installed that nobody here has seen."""

@@ -14,9 +14,11 @@ from paho.mqtt.properties import Properties
 from edgeexit.errors import WireError
 from edgeexit.transport.publication import (
     Publication,
+    pack_acknowledgement,
     pack_properties,
-    pack_publish,
     parse_publish,
+    publish_head,
+    whole_acknowledgement,
     whole_publish,
 )
 
@@ -28,6 +30,17 @@ def _packet(message: Publication, identifier: int, properties: bytes) -> tuple[i
     first = 0x30 | message.qos << 1 | message.retained
     middle = struct.pack(">H", identifier) if message.qos else b""
     return first, struct.pack(">H", len(topic)) + topic + middle + properties + message.payload
+
+
+def _pack_publish(message: Publication, identifier: int = 0) -> bytes:
+    head = publish_head(
+        message.topic,
+        len(message.payload),
+        _pack(message),
+        retain=message.retained,
+        identifier=identifier if message.qos else 0,
+    )
+    return head + message.payload
 
 
 def _pack(message: Publication) -> bytes:
@@ -70,22 +83,22 @@ def test_the_client_library_reads_what_we_pack(message: Publication) -> None:
     assert getattr(properties, "MessageExpiryInterval", None) == message.expiry_s
 
 
-@given(publications)
-def test_a_packet_we_pack_is_read_back(message: Publication) -> None:
-    plain = replace(message, qos=0)
+@given(publications, st.integers(1, 65535))
+def test_a_packet_we_pack_is_read_back(message: Publication, identifier: int) -> None:
     if not message.topic or set("+#") & set(message.topic):
         with pytest.raises(WireError):
-            pack_publish(message.topic, message.payload, _pack(message), retain=message.retained)
+            _pack_publish(message, identifier)
         return
-    packet = pack_publish(message.topic, message.payload, _pack(message), retain=message.retained)
+    packet = _pack_publish(message, identifier)
     length_bytes = next(index for index in range(1, 5) if packet[index] < 128)
-    assert parse_publish(packet[0], packet[1 + length_bytes :]) == (plain, 0)
+    read = parse_publish(packet[0], packet[1 + length_bytes :])
+    assert read == (message, identifier if message.qos else 0)
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "#", "a\0b", "x" * 65536, "\ud800"])
 def test_what_is_no_topic_is_refused(topic: str) -> None:
     with pytest.raises(WireError):
-        pack_publish(topic, b"", b"\0", retain=False)
+        publish_head(topic, 0, b"\0", retain=False)
 
 
 def test_properties_of_others_are_passed_over() -> None:
@@ -105,7 +118,7 @@ def test_a_packet_is_taken_whole_or_not_at_all(
     message: Publication, behind: bytes, data: st.DataObject
 ) -> None:
     message = replace(message, topic="t")
-    packet = pack_publish("t", message.payload, _pack(message), retain=message.retained)
+    packet = _pack_publish(message)
     received = memoryview(packet + behind)
     body = whole_publish(received)
     assert body is not None
@@ -121,6 +134,25 @@ def test_no_bytes_are_taken_beyond_their_end(received: bytes) -> None:
     if body is not None:
         assert received[0] >> 4 == 3
         assert 2 <= body.start <= body.stop <= len(received)
+
+
+@given(st.integers(0, 65535), st.binary(max_size=50))
+def test_an_acknowledgement_is_taken_whole_or_not_at_all(identifier: int, behind: bytes) -> None:
+    packet = pack_acknowledgement(identifier)
+    assert whole_acknowledgement(memoryview(packet + behind)) == (identifier, 0, len(packet))
+    assert not any(whole_acknowledgement(memoryview(packet[:cut])) for cut in range(len(packet)))
+
+
+def test_the_reason_of_an_acknowledgement_is_read() -> None:
+    refused = bytes([0x40, 4, 0, 7, 0x87, 0])
+    assert whole_acknowledgement(memoryview(refused + b"\x30")) == (7, 0x87, len(refused))
+    assert whole_acknowledgement(memoryview(refused[:-1])) is None
+
+
+@given(st.binary(max_size=200).map(lambda rest: b"\x40" + rest))
+def test_no_acknowledgement_is_taken_beyond_its_end(received: bytes) -> None:
+    taken = whole_acknowledgement(memoryview(received))
+    assert taken is None or 4 <= taken[2] <= len(received)
 
 
 @given(st.integers(0, 255), st.binary(max_size=100))
