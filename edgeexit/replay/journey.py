@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 
 from edgeexit.decide.decision import Action, Evidence, InFlight, OffloadOption, Situation
+from edgeexit.decide.guard import LEAST_MS, Guard
 from edgeexit.decide.learner import FrameClosed, Learner, StageDone
 from edgeexit.replay.audits import ReplayedAudits
 from edgeexit.replay.controller import Controller
@@ -75,6 +76,9 @@ class DeviceRun:
         self._waits = 0
         self._wait_began_ms = 0.0
         self._blocked_ms = 0.0
+        # How late the timer wakes, and what it is given for that on the frame in hand.
+        self._guard = Guard()
+        self._guard_ms = LEAST_MS
         # Number of the pause between two frames.
         self._pauses = 0
 
@@ -124,6 +128,7 @@ class DeviceRun:
         self._may_send = True
         self._sends = 0
         self._blocked_ms = 0.0
+        self._guard_ms = self._guard.ms(now_ms)
         if self._anytime:
             self._arm(now_ms)
         self._step(now_ms)
@@ -133,7 +138,7 @@ class DeviceRun:
         frame, best, ledger = self._frame, self._best, self._ledger
         assert best is not None
         self._open = False
-        blocked_ms, due_ms = self._blocked_ms, now_ms + self._world.remaining_ms(self._captured_ms, now_ms)
+        blocked_ms, due_ms = self._blocked_ms, now_ms + self._remaining_ms(now_ms)
         if self._anytime and self._first_ms <= due_ms:
             # In hand when it was due: what is later than that is the timer's own lateness.
             blocked_ms = 0.0
@@ -191,7 +196,7 @@ class DeviceRun:
             if not self._open:
                 self._free(now_ms)
                 return
-            remaining_ms = world.remaining_ms(self._captured_ms, now_ms)
+            remaining_ms = self._remaining_ms(now_ms)
             if remaining_ms <= TOLERANCE_MS and self._best is not None and self._anytime:
                 self._close(now_ms, by_timer=True)
                 continue
@@ -296,7 +301,7 @@ class DeviceRun:
     def _arm(self, now_ms: float) -> None:
         """Plan the timer's next look: at the deadline in force, or when the budget changes before it."""
         world = self._world
-        remaining_ms = world.remaining_ms(self._captured_ms, now_ms)
+        remaining_ms = self._remaining_ms(now_ms)
         look_ms = world.deadlines.next_change_ms(now_ms)
         if remaining_ms > TOLERANCE_MS:
             look_ms = min(look_ms, now_ms + remaining_ms)
@@ -305,16 +310,24 @@ class DeviceRun:
             self._schedule(look_ms + late_ms, self._timer, self._frame)
 
     def _timer(self, now_ms: float, frame: object) -> None:
+        world = self._world
         if not self._open or frame != self._frame:
             return
-        if self._best is None or self._world.remaining_ms(self._captured_ms, now_ms) > TOLERANCE_MS:
+        if self._best is None or self._remaining_ms(now_ms) > TOLERANCE_MS:
             # Past the deadline with nothing in hand, the first that comes in hand is the answer.
             self._arm(now_ms)
             return
         self._count_wait(now_ms)
+        late_ms = -self._remaining_ms(now_ms)
         self._close(now_ms, by_timer=True)
+        if world.deadlines.latency_ms(now_ms) == world.deadlines.latency_ms(self._captured_ms):
+            self._guard.woke(late_ms, now_ms)
         if self._waiting:
             self._resume(now_ms)
+
+    def _remaining_ms(self, now_ms: float) -> float:
+        """Until the frame in hand must be answered."""
+        return self._world.remaining_ms(self._captured_ms, now_ms, self._guard_ms)
 
     # Offloads
 
@@ -323,7 +336,7 @@ class DeviceRun:
         frame, ledger = self._frame, self._ledger
         flight: Flight | None = None
         if self._flight is None and self._sends < ATTEMPTS:
-            due_ms = now_ms + self._world.remaining_ms(self._captured_ms, now_ms)
+            due_ms = now_ms + self._remaining_ms(now_ms)
             flight = self._link.send(now_ms, frame, self._sends, option, due_ms)
         if flight is None:
             self._may_send = False
@@ -376,7 +389,7 @@ class DeviceRun:
             if exit_ < last:
                 # A gateway that ran out of time: an answer in hand like one computed here.
                 self._best_quality = world.quality[world.samples[frame]][exit_]
-                if self._anytime and world.remaining_ms(self._captured_ms, now_ms) <= TOLERANCE_MS:
+                if self._anytime and self._remaining_ms(now_ms) <= TOLERANCE_MS:
                     self._close(now_ms, by_timer=True)
                 return
             self._best_quality = world.option_quality[world.samples[frame]][world.option_index[flight.option]]

@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from edgeexit.decide.decision import Evidence, OffloadOption
+from edgeexit.decide.guard import LEAST_MS, due_after_ms
 from edgeexit.decide.spending import Spending
 from edgeexit.errors import ConfigError
 from edgeexit.replay.compute import ComputeRule, ComputeTrace, Unloaded
@@ -25,9 +26,6 @@ from edgeexit.replay.traces import LinkTrace, Uplink
 
 # What was handed to the operating system stays on its way this long, whoever still waits for it.
 IN_FLIGHT_CAP_MS = 60_000.0
-# Emitting costs time too; the same guard as the device's, and its bound for short budgets.
-GUARD_MS = 2.0
-GUARD_FRACTION = 0.1
 NowAndLater = tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]
 NO_OPTIONS: NowAndLater = ((), ())
 # Attempts a frame that have round trips of their own.
@@ -235,14 +233,13 @@ class World:
         )
 
     def guard_ms(self, frame: int) -> float:
-        """The guard before a frame's last moment, by the budget in force then."""
-        return min(GUARD_MS, GUARD_FRACTION * self.deadlines.latency_ms(self.expiry_ms[frame]))
+        """The guard of a punctual timer before a frame's last moment, by the budget in force then."""
+        budget_ms = self.deadlines.latency_ms(self.expiry_ms[frame])
+        return budget_ms - due_after_ms(budget_ms, LEAST_MS)
 
-    def remaining_ms(self, captured_ms: float, now_ms: float) -> float:
+    def remaining_ms(self, captured_ms: float, now_ms: float, guard_ms: float = LEAST_MS) -> float:
         """Time left until the answer must be emitted, by the budget in force, less the guard."""
-        budget_ms = self.deadlines.latency_ms(now_ms)
-        guard_ms = GUARD_FRACTION * budget_ms
-        return captured_ms + budget_ms - (guard_ms if guard_ms < GUARD_MS else GUARD_MS) - now_ms
+        return captured_ms + due_after_ms(self.deadlines.latency_ms(now_ms), guard_ms) - now_ms
 
 
 def spending_of(scenario: Scenario) -> Spending:
