@@ -116,6 +116,7 @@ class LatencyModel:
         "_prefix_squares",
         "_profile",
         "_running_ratio",
+        "_shown",
         "_sorted",
         "_variance",
     )
@@ -142,9 +143,10 @@ class LatencyModel:
         self._clipped = 0
         self._running_ratio = 0.0
         self._order: deque[float] = deque()
-        # An array, not a list: a snapshot is one copy of its bytes, and looking through it touches no
-        # objects spread over memory.
+        # An array, not a list: a copy is one of its bytes, and looking through it touches no objects spread
+        # over memory. Once a forecast shows it, it is copied before it changes.
         self._sorted = array("d")
+        self._shown = False
 
     @property
     def profile_ms(self) -> tuple[float, ...]:
@@ -196,7 +198,9 @@ class LatencyModel:
         mean = self._mean
         if self._running_ratio > mean:
             mean = self._running_ratio
-        ratios = self._sorted[:] if len(self._sorted) >= RATIO_MINIMUM else ()
+        ratios: Sequence[float] = ()
+        if len(self._sorted) >= RATIO_MINIMUM:
+            ratios, self._shown = self._sorted, True
         variance = self._variance_at(now_ms) + self._drift
         return StageForecast(mean, variance, self._noise, ratios, self._prefix, self._prefix_squares)
 
@@ -209,6 +213,8 @@ class LatencyModel:
 
     def _remember(self, ratio: float) -> None:
         order = self._order
+        if self._shown:
+            self._sorted, self._shown = self._sorted[:], False
         ordered = self._sorted
         if len(order) >= RATIO_WINDOW:
             oldest = order.popleft()

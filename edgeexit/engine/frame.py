@@ -14,11 +14,7 @@ from edgeexit.decide.answer import Answer, Output, Place
 from edgeexit.decide.budget import BudgetSource, Expiry
 from edgeexit.decide.decision import Decision, Evidence
 from edgeexit.decide.evidence import best
-
-# Emitting costs time too (timer wake-up, sink hand-over): the timer fires this much before the deadline.
-GUARD_MS = 2.0
-# A budget of few milliseconds must not be eaten by its guard.
-GUARD_FRACTION = 0.1
+from edgeexit.decide.guard import Guard, due_after_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,8 @@ class OpenFrame:
         "_first_due_ms",
         "_first_latency_ms",
         "_first_ms",
+        "_guard",
+        "_guard_ms",
         "_judge",
         "_latency_ms",
         "_link_up",
@@ -117,13 +115,13 @@ class OpenFrame:
     def __init__(
         self,
         frame: Frame,
-        *,
         budgets: BudgetSource,
         clock: Callable[[], float],
         emit: Callable[[Answer], None],
         judge: Callable[[int, NDArray[np.float32]], Evidence],
         link_up: Callable[[], bool | None],
         wake: Event,
+        guard: Guard,
     ) -> None:
         self.frame = frame
         # No property: it is asked for all along, and after a stage a call takes microseconds.
@@ -139,6 +137,8 @@ class OpenFrame:
         self._best: Finding | None = None
         self._unjudged: list[tuple[int, NDArray[np.float32]]] = []
         captured_ms = frame.captured_ms
+        self._guard = guard
+        self._guard_ms = guard.ms(captured_ms)
         self._latency_ms = self._first_latency_ms = budgets.budget(captured_ms).latency_ms
         # Kept, because the budget of most frames never changes.
         self._first_due_ms = self._due_ms(self._latency_ms)
@@ -150,7 +150,8 @@ class OpenFrame:
     @property
     def best(self) -> Finding | None:
         """The best finding in hand."""
-        self.judge_held()
+        if self._unjudged:
+            self.judge_held()
         return self._best
 
     @property
@@ -166,7 +167,7 @@ class OpenFrame:
         return self._due_ms(latency_ms) - now_ms
 
     def _due_ms(self, latency_ms: float) -> float:
-        return self.frame.captured_ms + latency_ms - min(GUARD_MS, GUARD_FRACTION * latency_ms)
+        return self.frame.captured_ms + due_after_ms(latency_ms, self._guard_ms)
 
     def look(self, now_ms: float) -> float:
         """Answer if the deadline has come; when to look again, at the deadline or at a change of budget.
@@ -177,8 +178,10 @@ class OpenFrame:
             self._follow(now_ms)
             due_ms = self._due_ms(self._latency_ms)
             self._overdue = due_ms <= now_ms
-        if self._overdue:
-            self.close("deadline")
+        # Where a change of the budget made it due, no timer was set for that moment.
+        set_for = self._first_ms <= due_ms and self._latency_ms == self._first_latency_ms
+        if self._overdue and self.close("deadline") and set_for:
+            self._guard.woke(now_ms - due_ms, now_ms)
         if self.answer is not None:
             return inf
         return self._change_ms if self._overdue else min(due_ms, self._change_ms)
@@ -234,15 +237,18 @@ class OpenFrame:
 
     def _weigh_held(self) -> None:
         """Weigh what is held, the lock being held too."""
-        findings: list[Finding] = []
+        silent: list[Finding] = []
         while self._unjudged:
             exit_index, output = self._unjudged.pop()
-            findings.append(Finding(self._judge(exit_index, output), output, Place.DEVICE))
-            if findings[-1].evidence.score > 0.0:
+            finding = Finding(self._judge(exit_index, output), output, Place.DEVICE)
+            if finding.evidence.score > 0.0:
                 # It replaces all that was said before it: nobody needs to know what that was.
                 self._unjudged.clear()
-        for finding in reversed(findings):
-            self._weigh(finding)
+                self._best = finding
+            else:
+                silent.append(finding)
+        while silent:
+            self._weigh(silent.pop())
 
     def _weigh(self, finding: Finding) -> None:
         held = self._best

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle.manifest import Manifest
 from edgeexit.decide.calibration import quality_tables
 from edgeexit.decide.decision import Evidence
-from edgeexit.decide.evidence import judge, score_logits, score_spread
+from edgeexit.decide.evidence import judge, root_scale, score_logits, score_spread
 
 # Scores are 32-bit sums: a bound on one is trusted to this much.
 SCORE_ERROR = 1e-4
@@ -23,13 +23,15 @@ class Judge:
     Shapes: variants (K,), the variant of each stage that runs here.
     """
 
-    __slots__ = ("_prior_quality", "_scales", "_tables", "_task")
+    __slots__ = ("_prior_quality", "_root_scales", "_scales", "_tables", "_task")
 
     def __init__(self, manifest: Manifest, variants: Sequence[str]) -> None:
         pairs = zip(manifest.exits, variants, strict=True)
         calibrations = [exit_.calibration(variant) for exit_, variant in pairs]
         self._task = manifest.task
         self._scales = tuple(calibration.temperature for calibration in calibrations)
+        temperatures = self._scales if self._task == "classification" else ()
+        self._root_scales = tuple(root_scale(temperature) for temperature in temperatures)
         self._prior_quality = tuple(calibration.accuracy for calibration in calibrations)
         self._tables = quality_tables(manifest.exits, variants)
 
@@ -71,7 +73,7 @@ class Judge:
         scale = self._scales[exit_index]
         label: int | None
         if self._task == "classification":
-            label, score = score_logits(output, scale)
+            label, score = score_logits(output, scale, self._root_scales[exit_index])
         else:
             label, score = None, score_spread(float(output[1]), scale)
         return judge(exit_index, label, score, self._tables)

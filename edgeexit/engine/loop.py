@@ -11,6 +11,7 @@ from edgeexit.decide.answer import Answer, Record
 from edgeexit.decide.budget import BudgetSource
 from edgeexit.decide.decision import Policy
 from edgeexit.decide.drift import AuditTerms
+from edgeexit.decide.guard import Guard
 from edgeexit.decide.latency import LatencyModel
 from edgeexit.decide.learner import Learner, Observation
 from edgeexit.decide.link import LinkEstimator
@@ -105,6 +106,7 @@ class Engine:
         self._preprocessing = manifest.preprocessing
         self._input: TensorSpec = manifest.boundaries[0].tensors[0]
         self._timer = DeadlineTimer(clock, budgets)
+        self._guard = Guard()
         # One for all frames: making one costs more than a decision does. A frame that is over may wake
         # the next one's wait, which then only decides once more.
         self._wake = Event()
@@ -167,14 +169,16 @@ class Engine:
         that does not fit the bundle's input.
         """
         parts = self._parts
+        # Keywords for a class cost as much again as making it does.
         open_frame = OpenFrame(
             frame,
-            budgets=parts.budgets,
-            clock=parts.clock,
-            emit=self._emit,
-            judge=parts.judge.judge,
-            link_up=self._link_up,
-            wake=self._wake,
+            parts.budgets,
+            parts.clock,
+            self._emit,
+            parts.judge.judge,
+            self._link_up,
+            self._wake,
+            self._guard,
         )
         tensors = input_tensors(frame.image, self._preprocessing, self._input)
         self._timer.watch(open_frame)
