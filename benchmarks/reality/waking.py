@@ -16,8 +16,8 @@ from benchmarks.reality.plan import DeviceSettings
 from benchmarks.reality.real_run import RealRun, Say, inside, run_really
 from benchmarks.reality.shaping import Shape
 from benchmarks.reality.stages import StageTimes
-from edgeexit.decide.answer import Answer, Place
-from edgeexit.engine.frame import GUARD_FRACTION, GUARD_MS
+from edgeexit.decide.answer import Place
+from edgeexit.decide.guard import LEAST_MS, MOST_SHARE, Guard, due_after_ms
 from edgeexit.errors import DataError
 
 # How long the daemon runs for it; some sixty frames of the computing board.
@@ -72,7 +72,7 @@ def within_second_stage(settings: DeviceSettings, stage_ms: Sequence[Sequence[fl
     """The same daemon, alone and with one deadline. Shapes: stage_ms (N, K)."""
     first_ms, second_ms = np.median(np.asarray(stage_ms, dtype=np.float64), axis=0)[:2]
     due_ms = float(first_ms + INTO_STAGE * second_ms)
-    latency_ms = min(due_ms + GUARD_MS, due_ms / (1.0 - GUARD_FRACTION))
+    latency_ms = min(due_ms + LEAST_MS, due_ms / (1.0 - MOST_SHARE))
     return replace(
         settings,
         budgets=((0.0, latency_ms),),
@@ -89,15 +89,19 @@ def woke_late_ms(run: RealRun) -> tuple[float, ...]:
     running when they were answered: the others were answered by the loop.
     """
     stages = {each.frame: each.stages for each in run.noted}
+    # The daemon learns how late its timer wakes, and sets it earlier; so it was for these frames.
+    guard = Guard()
     late_ms: list[float] = []
-    for each in run.counted:
-        if not isinstance(each, Answer) or each.reason != "deadline" or each.place is not Place.DEVICE:
+    for each in run.answers:
+        if each.reason != "deadline" or each.place is not Place.DEVICE:
             continue
-        due_ms = each.captured_ms + each.deadline_ms - min(GUARD_MS, GUARD_FRACTION * each.deadline_ms)
+        due_ms = each.captured_ms + due_after_ms(each.deadline_ms, guard.ms(each.captured_ms))
         answered_ms = each.captured_ms + each.latency_ms
         ran = stages.get(each.frame, {})
         if each.exit + 1 in ran and ran[each.exit][1] <= due_ms and answered_ms < ran[each.exit + 1][1]:
-            late_ms.append(max(0.0, answered_ms - due_ms))
+            guard.woke(answered_ms - due_ms, answered_ms)
+            if each.captured_ms >= run.counted_ms:
+                late_ms.append(max(0.0, answered_ms - due_ms))
     if not late_ms:
         raise DataError("the deadline timer never answered", file="results.jsonl")
     return tuple(late_ms)

@@ -98,7 +98,10 @@ def best(held: Evidence | None, fresh: Evidence) -> Evidence:
     the luckier score, not the better answer: a poor score deep down means that the shallow answer is
     doubtful too. The deeper exit has seen more.
     """
-    if held is None or fresh.score > 0.0:
+    if held is None:
         return fresh
-    expected = (*held.expected_quality[: fresh.exit], *fresh.expected_quality[fresh.exit :])
-    return Evidence(held.exit, held.score, held.label, expected)
+    shallow, deep = (held, fresh) if fresh.exit >= held.exit else (fresh, held)
+    if deep.score > 0.0:
+        return deep
+    expected = (*shallow.expected_quality[: deep.exit], *deep.expected_quality[deep.exit :])
+    return Evidence(shallow.exit, shallow.score, shallow.label, expected)

@@ -237,26 +237,29 @@ class OpenFrame:
 
     def _weigh_held(self) -> None:
         """Weigh what is held, the lock being held too."""
-        silent: list[Finding] = []
+        weighed: list[Finding] = []
         while self._unjudged:
             exit_index, output = self._unjudged.pop()
             finding = Finding(self._judge(exit_index, output), output, Place.DEVICE)
             if finding.evidence.score > 0.0:
                 # It replaces all that was said before it: nobody needs to know what that was.
                 self._unjudged.clear()
-                self._best = finding
-            else:
-                silent.append(finding)
-        while silent:
-            self._weigh(silent.pop())
+            weighed.append(finding)
+        while weighed:
+            self._weigh(weighed.pop())
 
     def _weigh(self, finding: Finding) -> None:
         held = self._best
-        evidence = best(None if held is None else held.evidence, finding.evidence)
-        if held is None or evidence is finding.evidence:
+        if held is None:
             self._best = finding
-        else:
-            self._best = Finding(evidence, held.output, held.place)
+            return
+        evidence = best(held.evidence, finding.evidence)
+        if evidence is finding.evidence:
+            self._best = finding
+        elif evidence is not held.evidence:
+            # The deeper of the two said nothing: it tells only how doubtful the other one is.
+            said = held if held.evidence.exit <= finding.evidence.exit else finding
+            self._best = Finding(evidence, said.output, said.place)
 
     def close(self, reason: str) -> bool:
         """Emit the best finding as the answer; False when there is none, or it was emitted before."""

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from edgeexit.decide.guard import LEAST_MS
 from edgeexit.device.turns import TURN_MS, quick_turns
-from edgeexit.engine.frame import GUARD_MS
 
 
 def test_turns_are_short_while_a_device_works_and_as_they_were_afterwards() -> None:
@@ -18,4 +18,4 @@ def test_turns_are_short_while_a_device_works_and_as_they_were_afterwards() -> N
 
 
 def test_two_turns_of_others_fit_into_the_guard_before_a_deadline() -> None:
-    assert 2.0 * TURN_MS < GUARD_MS
+    assert 2.0 * TURN_MS < LEAST_MS

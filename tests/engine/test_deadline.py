@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from edgeexit.decide.answer import Answer, Fate
 from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, LatestBudget
 from edgeexit.decide.decision import Evidence
-from edgeexit.engine.frame import GUARD_FRACTION, GUARD_MS, Frame, OpenFrame
+from edgeexit.decide.guard import LEAST_MS, Guard, due_after_ms
+from edgeexit.engine.frame import Frame, OpenFrame
 from edgeexit.replay.deadlines import DeadlineSchedule
 
 OUTPUT = np.array([1.0, 0.0], np.float32)
@@ -35,6 +36,7 @@ class Played:
             judge=lambda exit_index, _: Evidence(exit_index, 0.5, 0, (0.5,)),
             link_up=lambda: None,
             wake=Event(),
+            guard=Guard(),
         )
 
     def until_answered(self, begins_ms: float, first_ms: float) -> int:
@@ -71,7 +73,7 @@ def test_the_answer_comes_at_the_first_moment_that_the_deadline_in_force_is_reac
 
     def due_ms(at_ms: float) -> float:
         latency_ms = schedule.latency_ms(at_ms)
-        return captured_ms + latency_ms - min(GUARD_MS, GUARD_FRACTION * latency_ms)
+        return captured_ms + due_after_ms(latency_ms, LEAST_MS)
 
     changes_ms = [captured_ms]
     while (change_ms := schedule.next_change_ms(changes_ms[-1])) < inf:

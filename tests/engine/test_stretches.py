@@ -19,6 +19,7 @@ from edgeexit.decide.answer import Answer, Record
 from edgeexit.decide.budget import Budget, BudgetSource, FixedBudget, ScheduleBudget
 from edgeexit.decide.calibration import quality_tables
 from edgeexit.decide.decision import Decision, Policy, Situation
+from edgeexit.decide.guard import Guard
 from edgeexit.decide.latency import LatencyModel, Slowdown
 from edgeexit.decide.policies.hedged import HedgedGain
 from edgeexit.decide.policies.paced import Paced
@@ -320,6 +321,7 @@ def test_every_answer_is_there_when_the_timer_asks_for_it(tiny_bundle: Bundle) -
             judge=judge.judge,
             link_up=lambda: None,
             wake=Event(),
+            guard=Guard(),
         )
         before = frame.in_hand
         assert not frame.close("deadline")
