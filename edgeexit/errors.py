@@ -146,7 +146,12 @@ class MissingFile(BundleError):
     """A file that the manifest names is not there."""
 
     def __init__(self, *, file: str) -> None:
-        super().__init__(f"{file} is missing", file=file, fix="flash or copy the bundle again")
+        super().__init__(
+            f"{file} is missing",
+            file=file,
+            why="a bundle holds a manifest.json and every file that it names",
+            fix="name a bundle's directory, or flash or copy the bundle again",
+        )
 
 
 class UnsafePath(BundleError):

@@ -67,7 +67,9 @@ def _refused(complaint: str, file: str) -> ConfigError:
     missing = _MISSING.fullmatch(why)
     if missing is not None:
         key = f"{place}.{missing['field']}" if place else missing["field"]
-        return ConfigError(f"{file}: {key} is missing", file=file, key=key, fix=f"set {key}")
+        return ConfigError(
+            f"{file}: {key} is missing", file=file, key=key, why=f"{key} has no default", fix=f"set {key}"
+        )
     what = f"{file}: {place or 'a key'} cannot be used"
     return ConfigError(what, file=file, key=place or None, why=why.replace("`", ""))
 

@@ -97,12 +97,22 @@ def parse_secret_key(text: str, passphrase: str | None, *, file: str) -> SecretK
     _, derivation, _, salt, operations, memory_bytes, locked = _unpack(text, file)
     if derivation == _SCRYPT:
         if passphrase is None:
-            raise KeyFileError(f"{file} is locked", file=file, why="it needs its passphrase")
+            raise KeyFileError(
+                f"{file} is locked",
+                file=file,
+                why="it needs its passphrase",
+                fix="give the passphrase that it was made with",
+            )
         locked = _xor(locked, _stream(passphrase, salt, operations, memory_bytes, file=file))
     key_id, seed, point, checksum = _LOCKED.unpack(locked)
     right = hmac.compare_digest(checksum, _checksum(locked[:-32]))
     if derivation == _SCRYPT and not right:
-        raise KeyFileError(f"{file} stays locked", file=file, why="the passphrase is wrong")
+        raise KeyFileError(
+            f"{file} stays locked",
+            file=file,
+            why="the passphrase is wrong",
+            fix="give the passphrase that it was made with",
+        )
     if not hmac.compare_digest(public_point(seed), point):
         raise _no_key(file, "its two halves do not belong together")
     return SecretKey(key_id, seed, point)
@@ -195,7 +205,10 @@ def _stream(passphrase: str, salt: bytes, operations: int, memory_bytes: int, *,
         )
     except (ValueError, MemoryError) as error:
         raise KeyFileError(
-            f"{file} stays locked", file=file, why=f"scrypt needs {room_bytes >> 20} MiB: {error}"
+            f"{file} stays locked",
+            file=file,
+            why=f"scrypt needs {room_bytes >> 20} MiB: {error}",
+            fix="unlock it on a machine with more memory",
         ) from error
 
 

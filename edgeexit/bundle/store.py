@@ -96,7 +96,12 @@ def open_bundle(path: Path, *, expected_digest: str | None = None, trust: Trust 
         fix = "name the directory that holds manifest.json"
         raise BundleError(f"no bundle at {path}", file=str(path), why=why, fix=fix) from error
     if not root.is_dir():
-        raise BundleError(f"no bundle at {path}", file=str(path), why="a bundle is a directory")
+        raise BundleError(
+            f"no bundle at {path}",
+            file=str(path),
+            why="a bundle is a directory",
+            fix="name the directory that holds manifest.json",
+        )
     data = read_capped(root, MANIFEST_FILE, cap_bytes=MANIFEST_CAP_BYTES)
     signature = _read_signature(root)
     trusted.check_bytes(data, signature)

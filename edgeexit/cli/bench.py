@@ -45,18 +45,31 @@ def bench(
         bench_bundle(on, threads=threads, as_json=as_json)
         return
     if as_json:
-        raise ConfigError("--json goes with --on", key="json", fix="benchmarks print JSON anyway")
+        raise ConfigError(
+            "--json goes with --on",
+            key="json",
+            why="without --on benchmarks run, and each prints its JSON last",
+            fix="leave --json out, or give --on BUNDLE",
+        )
     files = [path.stem for path in folder.glob("*.py")]
     packages = [path.parent.name for path in folder.glob("*/__main__.py")]
     known = sorted(name for name in files + packages if name not in _SHARED and not name.startswith("_"))
     if not known:
         raise ConfigError(
-            f"no benchmarks in {folder}", key="folder", fix="run this in a checkout, or name its folder"
+            f"no benchmarks in {folder}",
+            key="folder",
+            why="there is no such folder, or no program in it; an installed edgeexit has none",
+            fix="run this in a checkout, or name its folder",
         )
     wanted = names or known
     for name in wanted:
         if name not in known:
-            raise ConfigError(f"no benchmark {name}", key="names", fix=f"known: {', '.join(known)}")
+            raise ConfigError(
+                f"there is no benchmark {name!r}",
+                key="names",
+                why=f"known: {', '.join(known)}",
+                fix="choose a known one",
+            )
     failed = []
     for name in wanted:
         typer.secho(f"== {name}", err=True, bold=True)

@@ -85,7 +85,12 @@ def read_times(path: Path) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
 
     try:
         if path.stat().st_size > _TABLE_CAP_BYTES:
-            raise DataError(f"{path} is refused", file=str(path), why=f"over {_TABLE_CAP_BYTES} bytes")
+            raise DataError(
+                f"{path} is refused",
+                file=str(path),
+                why=f"over {_TABLE_CAP_BYTES} bytes",
+                fix="write there what edgeexit bench --on BUNDLE --json prints on the board",
+            )
         table = msgspec.json.decode(path.read_bytes(), type=BenchTable)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise DataError(

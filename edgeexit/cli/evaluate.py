@@ -88,7 +88,12 @@ def _size(recipe: Recipe, tiny: bool) -> Recipe:
     if not tiny:
         return recipe
     if recipe.tiny is None:
-        raise ConfigError(f"{recipe.name} has no tiny size", key="tiny", fix="leave --tiny out")
+        raise ConfigError(
+            f"{recipe.name} has no tiny size",
+            key="tiny",
+            why="its file gives no `tiny` recipe",
+            fix="leave --tiny out",
+        )
     return recipe.tiny
 
 
@@ -136,8 +141,9 @@ def _data(stored: StoredNetwork, recipe: Recipe | None, word: str | None) -> Rec
         has = f"{len(data.classes)} classes" if data.classes else "values"
         wants = f"{classes} classes" if classes else "values"
         raise ConfigError(
-            f"{data.name} has {has}, the network answers {wants}",
+            f"{data.name} does not fit this network",
             key="data",
+            why=f"{data.name} has {has}, the network answers {wants}",
             fix="give the data that it was trained for",
         )
     if stored.labels and data.classes != stored.labels:
@@ -148,5 +154,10 @@ def _data(stored: StoredNetwork, recipe: Recipe | None, word: str | None) -> Rec
             fix="give the data that it was trained for",
         )
     if data.test.images.shape[1:] != shape:
-        raise DataError(f"{data.name} has images of another shape", file=data.name, why=f"{shape} is wanted")
+        raise DataError(
+            f"{data.name} has images of another shape",
+            file=data.name,
+            why=f"{data.test.images.shape[1:]}, where the network takes {shape}",
+            fix="give the data that it was trained for",
+        )
     return data

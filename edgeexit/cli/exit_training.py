@@ -45,6 +45,7 @@ def trained(
         raise ConfigError(
             "there is nothing to learn from",
             key="data",
+            why="new exits are trained on images, and no --data were given",
             fix="--data imagefolder:FOLDER, with one folder for each class, or csv:FILE with values",
         )
     if told.dry_run:

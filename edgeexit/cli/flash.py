@@ -50,6 +50,7 @@ def flash(
         raise ConfigError(
             "nothing to flash" if root is None else "a folder and boards cannot be flashed together",
             key="target",
+            why="either boards are named before the bundle, or --root names a folder or a mounted card",
             fix="edgeexit flash pi@raspberrypi.local bundle/   or   edgeexit flash --root FOLDER bundle/",
         )
     bundle = open_bundle(Path(words[-1]))

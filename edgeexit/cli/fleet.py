@@ -102,7 +102,12 @@ def _measured(path: Path) -> _Known:
             if record.compute_ms is not None and record.compute_ms > 0.0:
                 service_ms.append(record.compute_ms)
     if len(captured_ms) < 2 or max(captured_ms) <= min(captured_ms):
-        raise DataError(f"{path} says too little", file=str(path), why="it has fewer than two frames")
+        raise DataError(
+            f"{path} says too little",
+            file=str(path),
+            why="it has fewer than two frames",
+            fix="let the device run for some minutes, or give the figures as options",
+        )
     frames = len(captured_ms)
     return _Known(
         1000.0 * (frames - 1) / (max(captured_ms) - min(captured_ms)),
@@ -114,9 +119,19 @@ def _measured(path: Path) -> _Known:
 def _replayed(words: FleetWords, frames_per_s: float | None) -> _Known:
     """How one device offloads over each trace, and what its gateway would take."""
     if words.traces is None or words.recording is None:
-        raise ConfigError("a replay needs networks", key="traces", fix="give --traces DIR")
+        raise ConfigError(
+            "a replay needs networks",
+            key="traces",
+            why="how much is offloaded depends on them",
+            fix="give --traces DIR",
+        )
     if frames_per_s is None:
-        raise ConfigError("a replay needs a frame rate", key="frames_per_s", fix="give --frames-per-s")
+        raise ConfigError(
+            "a replay needs a frame rate",
+            key="frames_per_s",
+            why="a recording holds answers of single images, and no times of frames",
+            fix="give --frames-per-s",
+        )
     recording = load_recording(words.recording)
     grid = GridWords(
         traces=words.traces,

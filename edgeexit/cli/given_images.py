@@ -54,7 +54,10 @@ def _parts(opened: Opened, told: Told, labels: tuple[str, ...], seed: int) -> Gi
 
     if told.test is not None:
         raise ConfigError(
-            "--test says nothing here", key="test", why="the data have a test part of their own"
+            "--test says nothing here",
+            key="test",
+            why="the data have a test part of their own",
+            fix="leave --test out",
         )
     skipped: list[str] = []
     data = own_data(with_kind(told), opened.image_shape, skipped.append)
@@ -109,7 +112,12 @@ def with_kind(told: Told) -> str:
     if is_own_data(data):
         return data
     if not Path(data).is_dir():
-        raise DataError(f"{data} is no folder", file=data, fix="--data imagefolder:FOLDER")
+        raise DataError(
+            f"{data} is no folder",
+            file=data,
+            why="there is no such path, or a file is there",
+            fix="--data imagefolder:FOLDER",
+        )
     return f"imagefolder:{data}"
 
 

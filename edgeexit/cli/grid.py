@@ -75,11 +75,26 @@ def grid_of(words: GridWords, recording: Recording) -> list[GridRow]:
         _known(key, word, known)
     for budget_ms in words.deadlines_ms:
         if not 0.0 < budget_ms < float("inf"):
-            raise ConfigError(f"a deadline of {budget_ms:g} ms", key="deadline-ms", fix="more than 0")
+            raise ConfigError(
+                f"a deadline of {budget_ms:g} ms is refused",
+                key="deadline-ms",
+                why="a budget is what a frame may take: finite, and more than 0",
+                fix="give --deadline-ms milliseconds, such as 60,100,150",
+            )
     if words.bytes_per_s is not None and not 0.0 < words.bytes_per_s < float("inf"):
-        raise ConfigError(f"{words.bytes_per_s:g} bytes a second", key="bytes-per-s", fix="more than 0")
+        raise ConfigError(
+            f"a budget of {words.bytes_per_s:g} bytes a second is refused",
+            key="bytes-per-s",
+            why="--bytes-per-s is what may be sent on average: finite, and more than 0",
+            fix="give --bytes-per-s in bytes, such as 20000, or leave it out",
+        )
     if not 0.0 < words.scale < float("inf"):
-        raise ConfigError(f"a scale of {words.scale:g}", key="scale", fix="a factor above 0")
+        raise ConfigError(
+            f"a scale of {words.scale:g} is refused",
+            key="scale",
+            why="rates of traces are multiplied by --scale: finite, and more than 0",
+            fix="give --scale a factor such as 0.333, or 1 to take the rates as they are",
+        )
     profile = cost_profile(words, recording)
     links = read_links(words.traces, downlink_scale=words.scale)
     if words.round_trip is not None:
@@ -94,7 +109,12 @@ def energy_of(
     """The terms of a budget of energy; None without one. Raises: ConfigError."""
     if power_mw is None:
         if board_mw is not None or sending_mj_per_byte is not None:
-            raise ConfigError("energy has no budget", key="power-mw", fix="add --power-mw")
+            raise ConfigError(
+                "energy has no budget",
+                key="power-mw",
+                why="--board-mw and --sending-mj-per-byte only say what counts against --power-mw",
+                fix="add --power-mw, in milliwatts, or leave both out",
+            )
         return None
     for key, value in (("power-mw", power_mw), ("board-mw", board_mw)):
         if value is not None and not 0.0 < value < float("inf"):
@@ -117,7 +137,12 @@ def delay_of(word: str) -> LinkDelay:
         _known("round-trip", word, tuple(MEASURED))
         return MEASURED[word]
     if not 0.0 < constant_ms < float("inf"):
-        raise ConfigError(f"a round trip of {word} ms", key="round-trip", fix="more than 0")
+        raise ConfigError(
+            f"a round trip of {word} ms is refused",
+            key="round-trip",
+            why="a constant round trip takes time: finite, and more than 0",
+            fix=f"give --round-trip milliseconds, or one of {', '.join(MEASURED)}",
+        )
     return constant_delay(constant_ms)
 
 
@@ -140,7 +165,12 @@ def numbers_of(text: str | None, *, key: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{key} {text!r} is not understood", key=key, fix="like 60,100,150") from None
+        raise ConfigError(
+            f"{key} {text!r} is not understood",
+            key=key,
+            why=f"--{key} takes numbers with commas between",
+            fix=f"such as --{key} 60,100,150",
+        ) from None
 
 
 def cost_profile(words: GridWords, recording: Recording) -> CostProfile:

@@ -76,6 +76,14 @@ def labelled_folder(folder: Path, labels: tuple[str, ...]) -> Truth:
     except DataError as error:
         if error.fix is not None:
             raise
+        names = class_folders(folder)
+        if labels and names and not set(names) & set(labels):
+            raise DataError(
+                error.what,
+                file=error.file,
+                why=f"its folders ({_some(names)}) have none of the network's labels ({_some(labels)})",
+                fix=_LABELLING,
+            ) from error
         raise DataError(error.what, file=error.file, why=error.why, fix=_LABELLING) from error
 
 
@@ -99,7 +107,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line; empty lines do not count. Raises: DataError."""
     try:
         if path.stat().st_size > LABELS_CAP_BYTES:
-            raise DataError(f"{path} is refused", file=str(path), why=f"over {LABELS_CAP_BYTES} bytes")
+            raise DataError(
+                f"{path} is refused",
+                file=str(path),
+                why=f"over {LABELS_CAP_BYTES} bytes",
+                fix="one label a line, UTF-8",
+            )
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
@@ -114,16 +127,24 @@ def existing_folder(folder: Path) -> Path:
         raise DataError(
             f"{folder} is no folder",
             file=str(folder),
+            why="a file is there" if folder.exists() else "there is no such path",
             fix=_LABELLING,
         )
     return folder
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join((*names[:5], "…") if len(names) > 5 else names)
 
 
 def _fitting(shape: tuple[int, int, int]) -> tuple[Preprocessing, TensorSpec]:
     channels, height, width = shape
     if channels not in (1, 3):
         raise DataError(
-            "no image fits this network", file=_IMAGE, why=f"it takes {channels} channels, neither 1 nor 3"
+            "no image fits this network",
+            file=_IMAGE,
+            why=f"it takes {channels} channels, neither 1 nor 3",
+            fix="convert it from Python with arrays of your own: see examples/own_model.py",
         )
     how = Preprocessing(height=height, width=width, color="gray" if channels == 1 else "rgb", layout="NCHW")
     return how, TensorSpec(name=_IMAGE, shape=(1, *shape))

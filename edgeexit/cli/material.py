@@ -143,7 +143,12 @@ def source_material(source: str, asked: Asked, told: Told, say: Say) -> Material
     from edgeexit.cli.sources.opening import open_source
 
     if told.tiny:
-        raise ConfigError("--tiny goes with a recipe", key="tiny", fix="leave it out")
+        raise ConfigError(
+            "--tiny goes with a recipe",
+            key="tiny",
+            why="only a recipe says what its tiny size is",
+            fix="leave it out",
+        )
     folder_names = class_names(told)
     if told.labels_file is not None:
         from edgeexit.cli.image_folders import read_labels

@@ -32,7 +32,12 @@ def read_passphrase(file: Path | None, *, what: str, twice: bool) -> str:
     elif sys.stdin.isatty():
         text = typer.prompt(f"Passphrase of {what}", hide_input=True, err=True)
         if twice and text != typer.prompt("Once more", hide_input=True, err=True):
-            raise KeyFileError("the two passphrases differ", file=what)
+            raise KeyFileError(
+                "the two passphrases differ",
+                file=what,
+                why="one of them was mistyped; nothing was written",
+                fix="try again",
+            )
     else:
         raise KeyFileError(
             f"{what} needs a passphrase",
@@ -41,7 +46,12 @@ def read_passphrase(file: Path | None, *, what: str, twice: bool) -> str:
             fix=f"give --passphrase-file, or set {ENVIRONMENT}",
         )
     if not text:
-        raise KeyFileError(f"{what} needs a passphrase", file=what, why="the one given is empty")
+        raise KeyFileError(
+            f"{what} needs a passphrase",
+            file=what,
+            why="the one given is empty",
+            fix=f"give another one: typed, by --passphrase-file, or in {ENVIRONMENT}",
+        )
     return text
 
 

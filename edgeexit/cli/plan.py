@@ -59,7 +59,12 @@ def plan(
     from edgeexit.replay.planner import plan as find
 
     if not 0.0 < target_p99_ms < float("inf"):
-        raise ConfigError(f"a p99 of {target_p99_ms:g} ms", key="target-p99-ms", fix="more than 0")
+        raise ConfigError(
+            f"a p99 of {target_p99_ms:g} ms is refused",
+            key="target-p99-ms",
+            why="queue and service take time: finite, and more than 0",
+            fix="give --target-p99-ms milliseconds, such as 40",
+        )
     fleet = fleet_from(
         FleetWords(
             devices=devices,

@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 import typer
 
+from edgeexit.cli.advice import way_out
 from edgeexit.errors import (
     BrokerError,
     BundleError,
@@ -45,6 +46,8 @@ _EXIT_CODES: tuple[tuple[type[EdgeExitError], int], ...] = (
 )
 
 
+# What the system refuses is mostly a path that was given: as with an option or a file that is wrong.
+_USED_WRONGLY = 2
 # Ended by Ctrl-C: 128 and the number of the signal, as shells have it.
 _INTERRUPTED = 130
 
@@ -78,14 +81,15 @@ def exit_code(error: EdgeExitError) -> int:
 def show_error(error: EdgeExitError, *, as_json: bool) -> None:
     """Print an error to standard error: what, why, how to fix it."""
     if as_json:
-        fields = {"error": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}
+        fields = {"error": type(error).__name__, "what": error.what, "why": error.why, "fix": way_out(error)}
         print(json.dumps(fields), file=sys.stderr)  # noqa: T201
         return
     typer.secho(f"error: {error.what}", err=True, fg="red", bold=True)
     if error.why is not None:
         typer.echo(f"  why: {error.why}", err=True)
-    if error.fix is not None:
-        typer.echo(f"  fix: {error.fix}", err=True)
+    fix = way_out(error)
+    if fix is not None:
+        typer.echo(f"  fix: {fix}", err=True)
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
@@ -113,7 +117,7 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             raise  # the reader has what it wanted; typer ends quietly
         except OSError as error:
             show_error(_refused_by_system(error), as_json=as_json)
-            raise typer.Exit(1) from None
+            raise typer.Exit(_USED_WRONGLY) from None
         except KeyboardInterrupt:
             typer.secho("interrupted", err=True)
             raise typer.Exit(_INTERRUPTED) from None
@@ -132,7 +136,9 @@ def _missing_extra(error: ModuleNotFoundError, verb: str) -> MissingExtra | None
 def _refused_by_system(error: OSError) -> EdgeExitError:
     """A full disk, a folder without permission, a file where a folder is wanted."""
     place = error.filename if isinstance(error.filename, str) else "a file or socket"
-    return EdgeExitError(f"{place} cannot be used", why=error.strerror or str(error))
+    refused = EdgeExitError(f"{place} cannot be used", why=error.strerror or str(error))
+    refused.__cause__ = error
+    return refused
 
 
 def show_json(text: bytes) -> None:

@@ -116,7 +116,12 @@ def prepare(recipe: Recipe, choices: Choices, say: Say, *, processes: Processes 
     """
     if choices.tiny:
         if recipe.tiny is None:
-            raise ConfigError(f"{recipe.name} has no tiny size", key="tiny", fix="leave --tiny out")
+            raise ConfigError(
+                f"{recipe.name} has no tiny size",
+                key="tiny",
+                why="its file gives no `tiny` recipe",
+                fix="leave --tiny out",
+            )
         recipe = recipe.tiny
     data = open_data(recipe, choices.data, say)
     if data.task not in recipe.tasks:
@@ -278,7 +283,12 @@ def median_error(data: RecipeData) -> float:
     values = data.held_out.targets.astype(np.float64)
     error = float(np.abs(values - np.median(values)).mean())
     if not error > 0.0:
-        raise DataError(f"{data.name} holds out one value alone", file=data.name, fix="hold out more images")
+        raise DataError(
+            f"{data.name} holds out one value alone",
+            file=data.name,
+            why="errors cannot be weighed against values that are all the same",
+            fix="hold out more images",
+        )
     return error
 
 
@@ -330,7 +340,12 @@ def _training(recipe: Recipe, choices: Choices, data: RecipeData, processes: Pro
         if choices.ema_decay is not None:
             training = replace(training, ema_decay=choices.ema_decay)
     except ValueError as error:
-        raise ConfigError("training cannot be done so", key="training", why=str(error)) from error
+        raise ConfigError(
+            "training cannot be done so",
+            key="training",
+            why=str(error),
+            fix="change what is named there; edgeexit train --help says what goes together",
+        ) from error
     return training
 
 

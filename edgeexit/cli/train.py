@@ -234,7 +234,12 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"{name} is no device", key="device", fix="auto, cpu, cuda or cuda:N") from error
+        raise ConfigError(
+            f"{name} is no device",
+            key="device",
+            why="torch knows none of that name",
+            fix="--device auto, cpu, cuda or cuda:N",
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"there is no {name} here",
@@ -243,7 +248,12 @@ def _device(name: str) -> torch.device:
             fix="--device cpu, or a torch build with CUDA",
         )
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{name} is not supported", key="device", fix="auto, cpu, cuda or cuda:N")
+        raise ConfigError(
+            f"{name} is not supported",
+            key="device",
+            why="training runs on processors and on GPUs with CUDA",
+            fix="--device auto, cpu, cuda or cuda:N",
+        )
     return device
 
 
@@ -252,7 +262,10 @@ def _depths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--after {text} names no blocks", key="after", fix="whole numbers, as 3,6,9"
+            f"--after {text} names no blocks",
+            key="after",
+            why="blocks are counted from 1, in whole numbers with commas between",
+            fix="such as --after 3,6,9",
         ) from error
 
 
@@ -262,7 +275,12 @@ def _branch(name: str) -> BranchKind:
     for kind in BRANCH_KINDS:
         if kind == name:
             return kind
-    raise ConfigError(f"branch {name!r} is unknown", key="branch", fix=f"one of {', '.join(BRANCH_KINDS)}")
+    raise ConfigError(
+        f"branch {name!r} is unknown",
+        key="branch",
+        why=f"known: {', '.join(BRANCH_KINDS)}",
+        fix="choose a known one",
+    )
 
 
 def _objective(
@@ -311,4 +329,9 @@ def _augmentation(
             magnitude=own.magnitude if operations is None else magnitude,
         )
     except ValueError as error:
-        raise ConfigError("images cannot be augmented so", key="augmentation", why=str(error)) from error
+        raise ConfigError(
+            "images cannot be augmented so",
+            key="augmentation",
+            why=str(error),
+            fix="change what is named there; edgeexit train --help says what goes together",
+        ) from error

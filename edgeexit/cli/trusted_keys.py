@@ -69,7 +69,13 @@ def _trust(content: bytes, file: str, *, forgiving: bool = False) -> Trust:
         name, setting = _names(content, file)
         table = tables.get(name, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{name} is no table", file=file, key=name, fix=f"begin it with [{name}]")
+            raise ConfigError(
+                f"{name} is no table",
+                file=file,
+                key=name,
+                why=f"{name} has a value there, where settings below it are wanted",
+                fix=f"begin it with [{name}]",
+            )
         if name == "trust":
             return decode_settings(table, TrustSettings, file=file).trust()
         kept = {"keys": table.get(setting, []), "least_serials": table.get("least_serials", {})}

@@ -49,7 +49,13 @@ def trust_on(board: Board, files: Sequence[BoardFile]) -> Trust:
     for path, content in layers:
         table = parse_toml(content, file=f"{board.name}:{path}").get("trust", {})
         if not isinstance(table, dict):
-            raise ConfigError("trust is no table", file=path, key="trust", fix="begin it with [trust]")
+            raise ConfigError(
+                "trust is no table",
+                file=path,
+                key="trust",
+                why="it has a value there, where settings below it are wanted",
+                fix="begin it with [trust]",
+            )
         for key, value in table.items():
             below = merged.get(key)
             # As the daemon reads them: serials join name by name, a later list of keys replaces an earlier.

@@ -101,12 +101,17 @@ def read_config(file: Path | None, flags: Mapping[str, ConfigValue]) -> GatewayC
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            raise ConfigError(f"{key} is no setting of the gateway", file=name, key=key, fix=fix)
+            fix = f"did you mean {near[0]}?" if near else "remove it"
+            why = f"known keys: {', '.join(known)}"
+            raise ConfigError(f"{key} is no setting of the gateway", file=name, key=key, why=why, fix=fix)
     for key, field in known.items():
         if key not in values and field.default is MISSING:
             raise ConfigError(
-                f"the gateway needs {key}", file=name, key=key, fix=f"set {key} in the file or as a flag"
+                f"the gateway needs {key}",
+                file=name,
+                key=key,
+                why=f"{key} has no default",
+                fix=f"set {key} in the file or as a flag",
             )
     try:
         return msgspec.convert(values, GatewayConfig, dec_hook=_decode_path)
@@ -127,11 +132,21 @@ def _read_table(file: Path) -> dict[str, object]:
     for name in tables:
         if name != "gateway":
             raise ConfigError(
-                f"table [{name}] is unknown", file=str(file), key=name, fix="settings stand in [gateway]"
+                f"table [{name}] is unknown",
+                file=str(file),
+                key=name,
+                why="a gateway's file has one table",
+                fix="settings stand in [gateway]",
             )
     table = tables.get("gateway", {})
     if not isinstance(table, dict):
-        raise ConfigError("gateway is no table", file=str(file), key="gateway", fix="begin it with [gateway]")
+        raise ConfigError(
+            "gateway is no table",
+            file=str(file),
+            key="gateway",
+            why="it has a value there, where settings below it are wanted",
+            fix="begin it with [gateway]",
+        )
     return table
 
 

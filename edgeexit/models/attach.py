@@ -75,7 +75,10 @@ def attach_exits(
     for kind in (*kinds, *((final,) if final is not None else ())):
         if kind not in BRANCH_KINDS:
             raise ConfigError(
-                f"branch {kind!r} is unknown", key="branch", fix=f"one of {', '.join(BRANCH_KINDS)}"
+                f"branch {kind!r} is unknown",
+                key="branch",
+                why=f"known: {', '.join(BRANCH_KINDS)}",
+                fix="choose a known one",
             )
     source = _open(model, checkpoint, download)
     own_head = final is None and source.classes > 0 and task == "classification"
@@ -124,6 +127,7 @@ def _open(model: nn.Module | str | Path, checkpoint: Path | None, download: bool
             raise ConfigError(
                 "a model object has its weights already",
                 key="checkpoint" if checkpoint is not None else "download",
+                why="they would be put in the place of those that it has",
                 fix="give the model alone, or the name of an architecture and its checkpoint",
             )
         opened: nn.Module | Path = model
@@ -182,7 +186,12 @@ def _cut(
             return cut_onnx(model, image_size=image_size, mean=mean, std=std)
         if isinstance(model, VisionTransformer):
             if (image_size, mean, std) != (None, None, None):
-                raise ConfigError("a ViT of ours keeps its image size, mean and deviation", key="image_size")
+                raise ConfigError(
+                    "a ViT of ours keeps its image size, mean and deviation",
+                    key="image_size",
+                    why="its own configuration says them",
+                    fix="leave image_size, mean and std out",
+                )
             return cut_own(model, own_head=own_head)
         cut = cut_timm if is_timm(model) else cut_hugging_face
         return cut(model, own_head=own_head, image_size=image_size, mean=mean, std=std)

@@ -36,6 +36,7 @@ def open_model(source: str | Path, *, checkpoint: Path | None, download: bool) -
         raise ConfigError(
             f"{path} does not say of which model it is",
             key="model",
+            why="of files, only ONNX holds the network beside its weights",
             fix="give the name of timm's architecture as model, and this file as checkpoint=",
         )
     name = str(source)

@@ -135,6 +135,7 @@ def _require_known(architecture: str) -> None:
         raise ConfigError(
             f"timm knows no architecture {architecture!r}",
             key="model",
+            why=f"timm {timm.__version__} has no model of that name",
             fix=f"{meant}see timm.list_models('*vit*')",
         )
 

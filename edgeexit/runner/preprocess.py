@@ -110,7 +110,7 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     if len(data) > FILE_CAP_BYTES:
         raise DataError(f"{name} is refused", file=name, why=f"it is larger than {FILE_CAP_BYTES} bytes")
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MissingExtra("pillow", extra="device", needed_for="reading images") from error
     try:
@@ -133,9 +133,13 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
         IndexError,
         MemoryError,
     ) as error:
-        # Pillow's decoders answer damaged files with all of these.
+        # Pillow's decoders answer damaged files with all of these; of a foreign one it tells an address only.
+        said = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise DataError(
-            f"{name} cannot be read", file=name, why=f"it is no image, or a damaged one ({error})"
+            f"{name} cannot be read",
+            file=name,
+            why=f"it is no image, or a damaged one{said}",
+            fix=f"give an image as {', '.join(FORMATS)}",
         ) from error
 
 

@@ -67,7 +67,12 @@ def read_family(path: Path, family: str, config: Path | None) -> StoredNetwork:
 def _description(family: str, config: Path | None) -> Description:
     """Raises: ConfigError."""
     if family not in FAMILIES:
-        raise ConfigError(f"there is no family {family!r}", key="family", fix=f"one of {', '.join(FAMILIES)}")
+        raise ConfigError(
+            f"there is no family {family!r}",
+            key="family",
+            why=f"known: {', '.join(FAMILIES)}",
+            fix="choose a known one, or give a function that builds the network: module:factory",
+        )
     if config is None:
         raise ConfigError(
             f"the settings of this {family} are not known",
@@ -102,7 +107,12 @@ def _description(family: str, config: Path | None) -> Description:
 def _tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file by name. Raises: DataError."""
     if not path.is_file():
-        raise DataError(f"there is no file {path}", file=str(path), fix="name the file of weights")
+        raise DataError(
+            f"there is no file {path}",
+            file=str(path),
+            why="a folder is there" if path.exists() else "there is no such path",
+            fix="name the file of weights",
+        )
     if path.stat().st_size > FILE_CAP_BYTES:
         raise DataError(f"{path} is refused", file=str(path), why=f"over {FILE_CAP_BYTES} bytes")
     try:

@@ -91,7 +91,12 @@ class _Run:
         device: torch.device,
     ) -> None:
         if processes.count > 1 and config.seconds is not None:
-            raise ConfigError("several processes train for samples, not seconds", key="seconds")
+            raise ConfigError(
+                "several processes train for samples, not seconds",
+                key="seconds",
+                why="their clocks would end them at different steps",
+                fix="give samples",
+            )
         if config.batch_size % processes.count:
             raise ConfigError(
                 f"a batch of {config.batch_size} cannot be shared by {processes.count} processes",
@@ -240,7 +245,12 @@ class _Run:
         matching = self.objective.maps
         if self.maps is not None and matching is not None and fraction >= matching.start:
             if targets.ndim != 1:
-                raise ConfigError("maps are of one class, not of mixed ones", key="maps")
+                raise ConfigError(
+                    "maps are of one class, not of mixed ones",
+                    key="maps",
+                    why="the data have shares of classes",
+                    fix="leave maps out, or the mixing of images",
+                )
             loss = loss + matching.weight * self.maps.loss(targets)
         self._update(loss)
         return losses.detach()
@@ -271,20 +281,28 @@ class _Run:
         if targets.ndim == 2:
             if any(output.shape != targets.shape for output in outputs):
                 raise ConfigError(
-                    f"the data have shares of {targets.shape[1]} classes, the network has"
-                    f" {outputs[0].shape[1]} classes",
+                    "the data do not fit the network",
                     key="classes",
+                    why=f"the data have shares of {targets.shape[1]} classes, the network has"
+                    f" {outputs[0].shape[1]} classes",
+                    fix="build the network for as many classes as the data have",
                 )
             return
         if targets.is_floating_point():
             objective = self.objective
             if (objective.distillation, objective.weighting, objective.maps) != (None, None, None):
                 raise ConfigError(
-                    "distillation, weighting and maps are for classes, not values", key="objective"
+                    "distillation, weighting and maps are for classes, not values",
+                    key="objective",
+                    why="the data have values",
+                    fix="leave them out of the objective",
                 )
             if any(output.shape[1] != 2 for output in outputs):
                 raise ConfigError(
-                    "targets are values, but the exits do not give value and spread", key="data"
+                    "targets are values, but the exits do not give value and spread",
+                    key="data",
+                    why="an exit of a regression has two outputs",
+                    fix="build the network with two outputs an exit, or give data with classes",
                 )
             return
         classes, largest = outputs[0].shape[1], int(targets.max())
@@ -292,6 +310,7 @@ class _Run:
             raise ConfigError(
                 f"the data have a class {largest}, the network has {classes} classes",
                 key="classes",
+                why=f"classes are counted from 0 to {classes - 1}",
                 fix="build the network for as many classes as the data have",
             )
 

@@ -23,7 +23,10 @@ def own_vit(config: ViTConfig, wanted: NetworkWanted) -> MultiExitNetwork:
     """
     if wanted.weights is not None or wanted.download:
         raise ConfigError(
-            "this network starts from nothing", key="weights", fix="leave --weights and --download out"
+            "this network starts from nothing",
+            key="weights",
+            why="its recipe builds it, and trains it from random weights",
+            fix="leave --weights and --download out",
         )
     if wanted.task == "classification" and wanted.after is None and wanted.branch is None:
         return vit(replace(config, num_classes=wanted.classes), seed=wanted.seed)

@@ -56,6 +56,7 @@ def own_data(text: str, shape: tuple[int, int, int], say: Say) -> RecipeData:
     raise ConfigError(
         f"data of the kind {kind!r} are unknown",
         key="data",
+        why="the word before the colon says what they are",
         fix=f"one of {', '.join(f'{each}:PATH' for each in KINDS)}",
     )
 
@@ -70,6 +71,7 @@ def own_value_range(text: str) -> tuple[float, float]:
         raise ConfigError(
             f"{text} has no values to learn",
             key="data",
+            why="its images are of classes",
             fix="--data csv:FILE, with the columns image and value",
         )
     path = Path(place)
@@ -144,7 +146,7 @@ def value_range(values: Targets, name: str) -> tuple[float, float]:
     """Where values lie, and how wide: median and mean distance from it. Raises: DataError."""
     known = values.astype(np.float64)
     if not len(known):
-        raise DataError(f"{name} is empty", file=name)
+        raise DataError(f"{name} is empty", file=name, why="it has no value", fix="give lines of image,value")
     middle = float(np.median(known))
     width = float(np.abs(known - middle).mean())
     if not width > 0.0:

@@ -75,9 +75,19 @@ def evaluate(network: MultiExitNetwork, held_out: Samples, test: Samples) -> Eva
     """
     for samples in (held_out, test):
         if len(samples) == 0:
-            raise DataError(f"{samples.name} holds no samples", file=samples.name)
+            raise DataError(
+                f"{samples.name} holds no samples",
+                file=samples.name,
+                why="nothing can be counted of it",
+                fix="give more images: some are held out, some are for the test",
+            )
     if held_out.targets.dtype != test.targets.dtype:
-        raise DataError("one set has classes, the other values", file=test.name)
+        raise DataError(
+            "one set has classes, the other values",
+            file=test.name,
+            why=f"{held_out.name} and {test.name} are of different data",
+            fix="give two parts of the same data",
+        )
     image = torch.from_numpy(test.images[:1]).to(next(network.stages.parameters()).device)
     macs = cumulative_macs(stage_costs(network, image))
     return evaluate_outputs(exit_logits(network, held_out), exit_logits(network, test), test.targets, macs)

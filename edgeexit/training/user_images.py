@@ -57,7 +57,12 @@ def image_folder(
     Raises: DataError when there is no such folder, its classes are others, or nothing can be read.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder", file=str(root), fix="name a folder with one folder a class")
+        raise DataError(
+            f"{root} is no folder",
+            file=str(root),
+            why="a file is there" if root.exists() else "there is no such path",
+            fix="name a folder with one folder a class",
+        )
     found = tuple(sorted(each.name for each in root.iterdir() if each.is_dir()))
     if len(found) < 2 or (classes is not None and found != classes):
         wanted = "two or more are needed" if classes is None else f"these are wanted: {', '.join(classes)}"
@@ -76,7 +81,12 @@ def image_folder(
     images, targets, skipped = _read_all(listed, shape, root, tell)
     for index, name in enumerate(found):
         if not (targets == index).any():
-            raise DataError(f"class {name} has no image that can be read", file=str(root / name))
+            raise DataError(
+                f"class {name} has no image that can be read",
+                file=str(root / name),
+                why="its folder is empty, or every file in it is damaged or no image",
+                fix=f"put images into {root / name}, or remove that folder",
+            )
     return UserImages(Samples(images, targets.astype(np.int64), root.name), found, skipped)
 
 
@@ -100,7 +110,10 @@ def csv_values(path: Path) -> list[tuple[Path, float]]:
             rows = csv.DictReader(stream, strict=True)
             if rows.fieldnames is None or not {"image", "value"} <= set(rows.fieldnames):
                 raise DataError(
-                    f"{path} has no columns image and value", file=str(path), fix="begin it with: image,value"
+                    f"{path} has no columns image and value",
+                    file=str(path),
+                    why="its first line does not name them",
+                    fix="begin it with: image,value",
                 )
             return [_row(row, path, rows.line_num) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -111,7 +124,12 @@ def _row(row: dict[str, str | None], path: Path, line: int) -> tuple[Path, float
     """Image and value of a line. Raises: DataError."""
     name = row.get("image")
     if not name:
-        raise DataError(f"{path}:{line} names no image", file=str(path))
+        raise DataError(
+            f"{path}:{line} names no image",
+            file=str(path),
+            why="the column image is empty",
+            fix="correct that line, or remove it",
+        )
     try:
         value = float(row.get("value") or "")
     except ValueError as error:

@@ -34,6 +34,8 @@ class Said:
         assert self.out == "", self
         assert self.err.startswith("error: "), self
         assert "Traceback" not in self.err
+        assert "\n  why: " in self.err, self
+        assert "\n  fix: " in self.err, self
         for word in words:
             assert word in self.err, self
 

@@ -117,7 +117,7 @@ def failing_with(error: BaseException) -> typer.Typer:
             2,
             "pip install 'edgeexit[device]'",
         ),
-        (PermissionError(13, "Permission denied", "/etc/x"), 1, "/etc/x cannot be used"),
+        (PermissionError(13, "Permission denied", "/etc/x"), 2, "/etc/x cannot be used"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -187,5 +187,5 @@ def test_bench_runs_what_is_there_and_fails_when_one_does(say: Say, tmp_path: Pa
     said = say("bench", "--folder", folder)
     assert said.code == 1
     assert "failed: bad" in said.err
-    say("bench", "--folder", folder, "godo").complains(2, "no benchmark godo", "bad, good, grand")
+    say("bench", "--folder", folder, "godo").complains(2, "no benchmark 'godo'", "bad, good, grand")
     say("bench", "--folder", tmp_path).complains(2, "no benchmarks")

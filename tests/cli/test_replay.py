@@ -164,9 +164,12 @@ def test_simulate_takes_round_trips_and_devices_that_share_a_gateway(
     ("words", "complaint"),
     [
         (("--policy", "hedged-gian"), "did you mean hedged-gain?"),
-        (("--deadline-ms", "5,x"), "like 60,100,150"),
+        (("--deadline-ms", "5,x"), "such as --deadline-ms 60,100,150"),
         (("--deadline-ms", "0"), "a deadline of 0 ms"),
         (("--scale", "0"), "a scale of 0"),
+        (("--scale", "nan"), "or 1 to take the rates as they are"),
+        (("--bytes-per-s", "0"), "give --bytes-per-s in bytes"),
+        (("--bytes-per-s", "inf"), "what may be sent on average"),
         (("--board", "raspbery-pi-4"), "did you mean raspberry-pi-4?"),
         (("--board", "generic-linux"), "cannot be played"),
         (("--costs", "vit-tiny", "--board", "this"), "raspberry-pi-5"),

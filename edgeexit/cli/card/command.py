@@ -63,7 +63,12 @@ def _report(bundle: Bundle, place: Path | None) -> ConversionReport | None:
     if found is not None and found.digest == bundle.digest:
         return found
     if place is not None:
-        raise DataError(f"{place} is not the report of this bundle", file=str(place))
+        raise DataError(
+            f"{place} is not the report of this bundle",
+            file=str(place),
+            why="it is of another one, or no report of a conversion",
+            fix="give the report that stands beside the bundle, or leave --report out",
+        )
     return None
 
 
@@ -107,7 +112,17 @@ def _read_selection(bundle: Bundle, path: Path) -> SelectionReport:
     try:
         found = msgspec.json.decode(data, type=SelectionReport)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise DataError(f"{path} holds no selection of variants", file=str(path), why=str(error)) from error
+        raise DataError(
+            f"{path} holds no selection of variants",
+            file=str(path),
+            why=str(error),
+            fix="give the selection.json that a device of this bundle keeps, or leave --selection out",
+        ) from error
     if found.key.bundle_digest != bundle.digest:
-        raise DataError(f"{path} is of another bundle", file=str(path), why=found.key.bundle_digest[:12])
+        raise DataError(
+            f"{path} is of another bundle",
+            file=str(path),
+            why=f"of {found.key.bundle_digest[:12]}, this one is {bundle.digest[:12]}",
+            fix="give the selection.json that a device of this bundle keeps, or leave --selection out",
+        )
     return found

@@ -98,7 +98,9 @@ class Program:
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
-            raise DeviceError(f"{self.name} was not started")
+            raise DeviceError(
+                f"{self.name} was not started", why="it is not entered yet", fix="use it in a with statement"
+            )
         return self._process
 
     def _last_words(self) -> str | None:

@@ -35,7 +35,12 @@ def write_report(folder: Path, bundle: Bundle, folders: Folders, run: Run) -> Ru
     everything = list(read_records(run.results))
     started = next((each for each in everything if isinstance(each, RunStarted)), None)
     if started is None:
-        raise DataError("the run left no beginning", file=str(run.results))
+        raise DataError(
+            "the run left no beginning",
+            file=str(run.results),
+            why="the device ended before it wrote its first record",
+            fix="look at the end of device.log beside it, then run the demo again",
+        )
     records: list[Record] = [each for each in everything if isinstance(each, Record)]
     truth = read_truth(folders.images, bundle.manifest.labels)
     rows = rows_of_records(started.policy, records, truth)

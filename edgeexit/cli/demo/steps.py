@@ -70,7 +70,10 @@ def make_bundle(recipe: Recipe, folders: Folders, *, image_count: int, quiet: bo
     done = subprocess.run(words, stdout=sys.stderr if quiet else None, check=False)
     if done.returncode != 0:
         raise DataError(
-            f"{recipe.script.name} failed", file=str(recipe.script), why=f"exit code {done.returncode}"
+            f"{recipe.script.name} failed",
+            file=str(recipe.script),
+            why=f"exit code {done.returncode}",
+            fix="what it said stands above; run the demo again when that is mended: finished steps are kept",
         )
     return open_bundle(folders.bundle)
 
@@ -223,7 +226,12 @@ class Stage:
             if tally.answered:
                 return time.monotonic()
             time.sleep(LOOK_S)
-        raise DataError("no answer came", file="device.log", why=f"waited {START_S:.0f} s")
+        raise DataError(
+            "no answer came",
+            file="device.log",
+            why=f"waited {START_S:.0f} s",
+            fix="look at the end of device.log and gateway.log in the demo's folder run",
+        )
 
 
 def _mark(fault: Fault, begin_s: float, label: str) -> Mark:

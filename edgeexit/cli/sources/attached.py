@@ -32,6 +32,7 @@ def open_attached(source: str, asked: Asked) -> Opened:
         raise ConfigError(
             "there is more than one place for weights",
             key="weights",
+            why="a network has its weights from one place",
             fix="give one of --weights, --download and --random-weights",
         )
     if not asked.after:
@@ -89,7 +90,10 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
     )
     if not name:
         raise ConfigError(
-            f"{source} names no model", key="source", fix="timm:vit_tiny_patch16_224, for example"
+            f"{source} names no model",
+            key="source",
+            why="nothing stands behind the colon",
+            fix="timm:vit_tiny_patch16_224, for example",
         )
     if Path(name).exists() and not asked.random_weights:
         asked.only("a model on this machine, with its weights", *_OPTIONS[:3], *_OPTIONS[-2:])
@@ -103,8 +107,9 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
     if library == HUGGING_FACE:
         if asked.weights is not None:
             raise ConfigError(
-                "a Hugging Face model has its weights with it",
+                "--weights does not go with hf:",
                 key="weights",
+                why="a Hugging Face model has its weights with it",
                 fix="name the folder that save_pretrained wrote: hf:FOLDER",
             )
         if asked.random_weights:
@@ -112,7 +117,10 @@ def _model(source: str, asked: Asked) -> nn.Module | Path:
         known = hugging_face_models
         return known.from_hub(name) if asked.download else known.from_cache(name)
     raise ConfigError(
-        f"there is no {name}", key="source", fix="name a folder, an ONNX file, timm:NAME or hf:NAME"
+        f"there is no {name}",
+        key="source",
+        why="no such path is here",
+        fix="name a folder, an ONNX file, timm:NAME or hf:NAME",
     )
 
 

@@ -18,8 +18,9 @@ def open_checkpoint(path: Path, asked: Asked) -> Opened:
     description = stored.description
     if asked.image_shape not in (None, description.image_shape):
         raise ConfigError(
-            f"{path} takes images of {' × '.join(map(str, description.image_shape))}",
+            "--image says another size than the weights",
             key="image",
+            why=f"{path} takes images of {' × '.join(map(str, description.image_shape))}",
             fix="leave --image out",
         )
     return Opened(
@@ -37,7 +38,10 @@ def _stored(path: Path, asked: Asked) -> StoredNetwork:
     if asked.family is None:
         if asked.config is not None:
             raise ConfigError(
-                "--config goes with --family", key="config", fix=f"one of {', '.join(FAMILIES)}, as --family"
+                "--config goes with --family",
+                key="config",
+                why="a configuration is read by the family that it is of",
+                fix=f"one of {', '.join(FAMILIES)}, as --family",
             )
         return read_stored(path)
     return read_family(path, asked.family, asked.config)

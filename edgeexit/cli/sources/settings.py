@@ -27,15 +27,19 @@ def known_words(text: str, known: Sequence[str], *, key: str) -> tuple[str, ...]
     for word in given:
         if word not in known:
             near = get_close_matches(word, known, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
+            meant = f"did you mean {near[0]}?" if near else None
             raise ConfigError(
                 f"--{key.replace('_', '-')} has no {word!r}",
                 key=key,
-                fix=f"{meant}there are: {', '.join(known)}",
+                why=f"there are: {', '.join(known)}",
+                fix=meant or "choose one of them",
             )
     if not given:
         raise ConfigError(
-            f"--{key.replace('_', '-')} is empty", key=key, fix=f"there are: {', '.join(known)}"
+            f"--{key.replace('_', '-')} is empty",
+            key=key,
+            why=f"there are: {', '.join(known)}",
+            fix="choose one of them, or leave it out",
         )
     return given
 
