@@ -18,12 +18,13 @@ SCORE_ERROR = 1e-4
 
 
 class Judge:
-    """Scores outputs and looks up what they promise. Safe to call from several threads: it never changes.
+    """Scores outputs and looks up what they promise.
 
+    Safe to call from several threads: all that changes is the limits it keeps, as a whole.
     Shapes: variants (K,), the variant of each stage that runs here.
     """
 
-    __slots__ = ("_prior_quality", "_root_scales", "_scales", "_tables", "_task")
+    __slots__ = ("_limits", "_prior_quality", "_root_scales", "_scales", "_tables", "_task")
 
     def __init__(self, manifest: Manifest, variants: Sequence[str]) -> None:
         pairs = zip(manifest.exits, variants, strict=True)
@@ -34,28 +35,31 @@ class Judge:
         self._root_scales = tuple(root_scale(temperature) for temperature in temperatures)
         self._prior_quality = tuple(calibration.accuracy for calibration in calibrations)
         self._tables = quality_tables(manifest.exits, variants)
+        self._limits: tuple[tuple[float, ...], tuple[float | None, ...]] = ((), ())
 
     @property
     def prior_quality(self) -> tuple[float, ...]:
         """Mean quality of each exit before anything is known of a frame."""
         return self._prior_quality
 
-    def surely_below(self, exit_index: int, output: NDArray[np.float32], score: float) -> bool:
-        """Whether this output scores less than `score`, and not 0, as far as a glance tells.
+    def surely_below(self, exit_index: int, output: NDArray[np.float32], scores: tuple[float, ...]) -> bool:
+        """Whether this output scores less than its exit's of `scores`, and not 0, as far as a glance tells.
 
         The largest logit and the largest of others bound the largest probability from above, of the other
-        half at first; False where that is not enough, and for outputs that say nothing. Shapes: output (C,).
+        half at first; False where that is not enough, and for outputs that say nothing. Shapes: output (C,),
+        scores (K,), the same object each time or they are prepared anew.
         """
-        bound = score - SCORE_ERROR
-        if not bound > 0.0 or self._task != "classification" or output.size < 2:
+        known, limits = self._limits
+        if known is not scores:
+            limits = tuple(self._limit(exit_, score) for exit_, score in enumerate(scores))
+            self._limits = scores, limits
+        nearest = limits[exit_index]
+        if nearest is None or output.size < 2:
             evidence = self.judge(exit_index, output)
-            return 0.0 < evidence.score < score
-        if bound >= 1.0:
-            bound = 1.0 - SCORE_ERROR
+            return 0.0 < evidence.score < scores[exit_index]
         # After a stage every call of numpy costs 10 µs: two of the same one, and more where it matters.
         place = output.argmax()  # the first NaN where there is one
         largest: float = output.item(place)
-        nearest = self._scales[exit_index] * log(bound / (1.0 - bound))
         middle = output.size >> 1
         others = output[:middle] if place >= middle else output[middle:]
         other: float = others.item(others.argmax())
@@ -67,6 +71,13 @@ class Judge:
                 if -inf < other and largest - other < nearest:
                     return True
         return False
+
+    def _limit(self, exit_index: int, score: float) -> float | None:
+        """Two logits nearer than this surely score less; None where scores tell and logits do not."""
+        bound = min(score, 1.0) - SCORE_ERROR
+        if not bound > 0.0 or self._task != "classification":
+            return None
+        return self._scales[exit_index] * log(bound / (1.0 - bound))
 
     def judge(self, exit_index: int, output: NDArray[np.float32]) -> Evidence:
         """What this output of this exit says. Shapes: output (C,)."""

@@ -340,11 +340,14 @@ def test_a_glance_never_says_below_of_a_score_that_is_not(
 ) -> None:
     judge = Judge(tiny_bundle.manifest, ["f32"] * STAGES)
     values = np.array(output, np.float32)
-    if judge.surely_below(0, values, score):
+    if judge.surely_below(0, values, (score,) * STAGES):
         assert 0.0 < judge.judge(0, values).score < score
 
 
 def test_a_glance_tells_a_doubtful_exit(tiny_bundle: Bundle) -> None:
     judge = Judge(tiny_bundle.manifest, ["f32"] * STAGES)
-    assert judge.surely_below(0, np.array(DOUBTFUL, np.float32), 0.9)
-    assert not judge.surely_below(0, np.array(SURE, np.float32), 0.9)
+    for score in (0.9, 0.8):
+        assert judge.surely_below(0, np.array(DOUBTFUL, np.float32), (score,) * STAGES)
+        assert not judge.surely_below(0, np.array(SURE, np.float32), (score,) * STAGES)
+    # What is kept is of the scores that are asked about, not of those before.
+    assert not judge.surely_below(0, np.array(DOUBTFUL, np.float32), (1e-3,) * STAGES)
