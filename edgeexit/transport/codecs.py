@@ -22,7 +22,7 @@ Tensors that are not float32 always travel raw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -250,7 +250,7 @@ def _encode(name: str, tensor: Tensor, codec: CodecName, coding: _Coding, tensor
         coded = WireTensor(name, "u1", pixels, (_UNIT_SCALE,), (0,))
         if coding.quality is not None:
             file = write_jpeg(pixels, coding.quality)
-            return replace(coded, data=file, storage=Storage.JPEG, packed_shape=pixels.shape)
+            return coded.kept_as(Storage.JPEG, file)
     elif coding.whole:
         # Runtimes differ in the last bits, and a value halfway between two codes may become either.
         codes = np.clip(np.rint(values), -8, 7).astype(np.int8)
@@ -263,7 +263,7 @@ def _encode(name: str, tensor: Tensor, codec: CodecName, coding: _Coding, tensor
     storage, stored = store(coded.data, compression=coding.compression, nibbles=coding.bits == 4)
     if storage is Storage.PLAIN:
         return coded
-    return replace(coded, data=stored, storage=storage, packed_shape=values.shape)
+    return coded.kept_as(storage, stored)
 
 
 def _decode(tensor: WireTensor, spec: TensorSpec) -> Tensor:
@@ -271,7 +271,7 @@ def _decode(tensor: WireTensor, spec: TensorSpec) -> Tensor:
         raise WireError(f"tensor {spec.name}: {list(tensor.shape)}, expected {list(spec.shape)}")
     if tensor.storage is not Storage.PLAIN:
         # Only now, when it is known to be wanted.
-        tensor = replace(tensor, data=tensor.values(), storage=Storage.PLAIN, packed_shape=())
+        tensor = tensor.kept_as(Storage.PLAIN, tensor.values())
     if not tensor.scale and tensor.dtype == _WIRE_DTYPE[spec.dtype]:
         return tensor.data
     if spec.dtype != "float32":

@@ -154,6 +154,11 @@ class Exchange:
         """Requests and bytes that hold a place in the window now."""
         return self._requests.in_flight()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request has not ended yet, be it past its deadline."""
+        return self._requests.waits
+
     def under_way(self) -> tuple[str, ...]:
         """The gateways of the requests that hold a place in the window now."""
         return tuple(asked.gateway for asked in self._requests.holders())

@@ -31,8 +31,8 @@ from edgeexit.transport.tcp import acknowledge_at_once
 
 _log = logging.getLogger(__name__)
 
-# Type of a PUBLISH in the first byte of a packet.
-_PUBLISH = 0x30
+# Types of packets, in their first bytes.
+_PUBLISH, _PUBACK = 0x30, 0x40
 
 # Above it a PUBACK says why a message was not taken.
 _REFUSED = 0x80
@@ -162,9 +162,10 @@ class QuickClient(MqttClient):
     def acknowledge(self, *, at_once: bool) -> None:
         """Queue the acknowledgements of all messages taken at QoS 1, or write them where that is possible."""
         if self._to_acknowledge and self.socket() is not None:
-            packets = b"".join(map(pack_acknowledgement, self._to_acknowledge))
-            self._to_acknowledge.clear()
-            self._write_or_queue((packets,), at_once=at_once)
+            self._write_or_queue((), at_once=at_once)
+            if owed := self._owed():
+                self._to_acknowledge.clear()
+                self._packet_queue(_PUBACK, owed, 0, 0)
 
     def expect_more(self) -> None:
         """Have what came acknowledged by the kernel too, unless answers took that along."""
@@ -172,35 +173,51 @@ class QuickClient(MqttClient):
             acknowledge_at_once(self.tcp)
         self._received_some = False
 
-    def _write_or_queue(self, parts: Sequence[bytes], *, at_once: bool) -> paho.MQTTMessageInfo | None:
-        """Write packets past an empty queue, or queue them; None when all is written. Raises: LinkDown."""
+    def _owed(self) -> bytes:
+        """Acknowledgements to be sent by the thread that takes messages; nothing for others."""
+        if not self._to_acknowledge or threading.get_ident() != self.owner:
+            return b""
+        return b"".join(map(pack_acknowledgement, self._to_acknowledge))
+
+    def _write_or_queue(self, packet: Sequence[bytes], *, at_once: bool) -> paho.MQTTMessageInfo | None:
+        """Write a packet past an empty queue, or queue it; None when all is written. Raises: LinkDown."""
         sock = self.tcp if self.socket() is not None else None
         if at_once and sock is not None and not self.want_write():
-            return self._write(sock, parts)
+            return self._write(sock, packet)
+        if not packet:
+            return None
         info = paho.MQTTMessageInfo(0)
         info.rc = (
             MQTTErrorCode.MQTT_ERR_NO_CONN
             if sock is None
-            else self._packet_queue(_PUBLISH, b"".join(parts), 0, 0, info)
+            else self._packet_queue(_PUBLISH, b"".join(packet), 0, 0, info)
         )
         return accepted(info)
 
-    def _write(self, sock: socket.socket, parts: Sequence[bytes]) -> paho.MQTTMessageInfo | None:
-        """Send whole packets; what the socket does not take comes first in the queue.
+    def _write(self, sock: socket.socket, packet: Sequence[bytes]) -> paho.MQTTMessageInfo | None:
+        """Send a packet and owed acknowledgements; what the socket does not take comes first in the queue.
 
         Where the connection is broken that is all of it: the loop's thread then meets the same error.
         """
+        owed = self._owed()
         try:
-            sent_bytes = sock.sendmsg(parts)
+            sent_bytes = sock.sendmsg((*packet, owed) if owed else packet)
         except (OSError, ValueError):  # the last where it is closed meanwhile
             sent_bytes = 0
-        if sent_bytes == sum(map(len, parts)):
-            return None
-        packet = b"".join(parts)
+        packet_bytes = sum(map(len, packet))
+        if sent_bytes < packet_bytes:
+            return self._queue_first(_PUBLISH, b"".join(packet), sent_bytes)
+        if owed:
+            self._to_acknowledge.clear()
+            if sent_bytes < packet_bytes + len(owed):
+                self._queue_first(_PUBACK, owed, sent_bytes - packet_bytes)
+        return None
+
+    def _queue_first(self, command: int, packet: bytes, sent_bytes: int) -> paho.MQTTMessageInfo:
         info = paho.MQTTMessageInfo(0)
         self._out_packet.appendleft(
             {
-                "command": _PUBLISH,
+                "command": command,
                 "mid": 0,
                 "qos": 0,
                 "pos": sent_bytes,

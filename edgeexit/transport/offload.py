@@ -166,10 +166,11 @@ class MqttTransport:
         # Nobody has said what the gateways of the pool can unpack.
         if gateway is None and (needed or not self._may_use_pool(digest12)):
             raise LinkDown(f"no gateway takes stage {request.boundary} of bundle {digest12}")
-        # Requests past their deadline hold no credit, but their bytes may still wait for a slow link.
-        backlog_bytes = self._connection.backlog_bytes
-        if backlog_bytes > self._config.window.size_bytes:
-            raise NoCredit(in_flight=self._exchange.in_flight()[0], in_flight_bytes=backlog_bytes)
+        if self._exchange.waits:
+            # Requests past their deadline hold no credit, but their bytes may still wait for a slow link.
+            backlog_bytes = self._connection.backlog_bytes
+            if backlog_bytes > self._config.window.size_bytes:
+                raise NoCredit(in_flight=self._exchange.in_flight()[0], in_flight_bytes=backlog_bytes)
         topic = (
             topics.pool_infer(request.bundle_digest, request.boundary)
             if gateway is None

@@ -79,6 +79,11 @@ class Pending(Generic[ContextT, ResultT]):
         self._overdue: set[bytes] = set()
         self._ended: OrderedDict[bytes, Verdict] = OrderedDict()
 
+    @property
+    def waits(self) -> bool:
+        """Whether any request has not ended yet, be it past its deadline."""
+        return bool(self._waiting)
+
     def in_flight(self) -> tuple[int, int]:
         """Requests and bytes that hold a place in the window now."""
         with self._lock:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite, prod
 from typing import Annotated
@@ -138,8 +137,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     tensors: Annotated[tuple[TensorHeader, ...], msgspec.Meta(max_length=TENSORS_CAP)] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WireTensor:
+class WireTensor(msgspec.Struct, frozen=True):
     """One tensor as it travels.
 
     Where `scale` is given, value = (stored - zero_point) * scale: one scale for the whole tensor, or,
@@ -186,6 +184,11 @@ class WireTensor:
             axis=self.axis,
         )
 
+    def kept_as(self, storage: Storage, data: Tensor) -> WireTensor:
+        """The same values, stored otherwise."""
+        shape = () if storage is Storage.PLAIN else self.shape
+        return msgspec.structs.replace(self, data=data, storage=storage, packed_shape=shape)
+
     @classmethod
     def of(cls, name: str, data: Tensor) -> WireTensor:
         """An array as it is. Raises: WireError when its type does not travel."""
@@ -195,8 +198,7 @@ class WireTensor:
         return cls(name, dtype, data)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A decoded frame; its tensors are views of the bytes it was decoded from."""
 
     header: Header

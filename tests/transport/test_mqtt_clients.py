@@ -6,7 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -89,11 +89,10 @@ def test_other_queues_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 def test_an_acknowledgement_makes_room_for_the_next_message(
     pieces: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        client = QuickClient(ConnectionConfig(BrokerAddress("127.0.0.1"), "a", unacknowledged_cap=1))
-        client._sock = client.tcp = ours
+    with _connected(ConnectionConfig(BrokerAddress("127.0.0.1"), "a", unacknowledged_cap=1)) as (
+        client,
+        theirs,
+    ):
         assert client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
         assert theirs.recv(100) == b"\x32\7\0\1t\0\1\0x"
         assert not client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
@@ -103,6 +102,50 @@ def test_an_acknowledgement_makes_room_for_the_next_message(
         assert client.send_surely("t", b"x", b"\0", retain=False, at_once=True)
         assert theirs.recv(100) == b"\x32\7\0\1t\0\2\0x"
         assert ("0x87" in caplog.text) == (b"\x87" in pieces[0])
+
+
+def test_an_answer_takes_the_acknowledgement_along() -> None:
+    with _connected(CONFIG) as (client, theirs):
+        theirs.sendall(b"\x32\7\0\1q\0\x09\0?")
+        client.read_in()
+        assert [message.payload for message in client.take_messages()] == [b"?"]
+        # Another thread does not know what became of the message.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(client.send, "t", b"x", b"\0", retain=False, at_once=True).result()
+        assert theirs.recv(100) == b"\x30\5\0\1t\0x"
+        assert client.owes
+        client.send("t", b"y", b"\0", retain=False, at_once=True)
+        assert theirs.recv(100) == b"\x30\5\0\1t\0y" + b"\x40\2\0\x09"
+        assert not client.owes
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_acknowledgement_comes_after_what_waits(at_once: bool) -> None:
+    payload = bytes(1_000_000)
+    with _connected(CONFIG) as (client, theirs):
+        theirs.sendall(b"\x32\7\0\1q\0\x09\0?")
+        client.read_in()
+        assert client.send("t", payload, b"\0", retain=False, at_once=at_once) is not None
+        client.acknowledge(at_once=True)
+        assert not client.owes
+        packets = b"\x30\xc4\x84\x3d\0\1t\0" + payload + b"\x40\2\0\x09"
+        got = bytearray()
+        while len(got) < len(packets):
+            client.loop_write()
+            got += theirs.recv(1 << 20)
+        assert got == packets
+        assert not client.want_write()
+
+
+@contextlib.contextmanager
+def _connected(config: ConnectionConfig) -> Iterator[tuple[QuickClient, socket.socket]]:
+    """A client that takes itself for connected, and the other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        client = QuickClient(config)
+        client._sock = client.tcp = ours
+        yield client, theirs
         client._sock = None
 
 
