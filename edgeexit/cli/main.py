@@ -25,6 +25,7 @@ from edgeexit.cli import (
     train,
 )
 from edgeexit.cli.demo import command as demo
+from edgeexit.cli.present import INTERRUPTED
 
 
 def build() -> typer.Typer:
@@ -74,4 +75,8 @@ def _begin(
 
 def main() -> None:
     """Entry point of the `edgeexit` program."""
-    build()()
+    try:
+        build()()
+    except KeyboardInterrupt:  # before a command was found, which tells it itself
+        typer.secho("interrupted", err=True)
+        raise SystemExit(INTERRUPTED) from None

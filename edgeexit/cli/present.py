@@ -49,7 +49,7 @@ _EXIT_CODES: tuple[tuple[type[EdgeExitError], int], ...] = (
 # What the system refuses is mostly a path that was given: as with an option or a file that is wrong.
 _USED_WRONGLY = 2
 # Ended by Ctrl-C: 128 and the number of the signal, as shells have it.
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 # Which extra brings a package that is imported without asking first; the base install for all others.
 _EXTRA_OF = {
@@ -120,7 +120,7 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(_USED_WRONGLY) from None
         except KeyboardInterrupt:
             typer.secho("interrupted", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
 
     return shown
 

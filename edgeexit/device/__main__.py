@@ -26,15 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edgeexit.device", description="Answer images by their deadline.")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="TOML file of the device")
     file: Path = parser.parse_args(arguments).config
-    open_log(os.environ)
-    try:
-        return run_device(load_config(file, environment=os.environ), config_file=file)
-    except EdgeExitError as error:
-        log = logging.getLogger("edgeexit")
-        log.error("%s%s", error, "" if error.fix is None else f" ({error.fix})")
-        if isinstance(error, BundleError | VariantRejected):
-            return 4
-        return 2 if isinstance(error, ConfigError) else 1
+    with open_log(os.environ):
+        try:
+            return run_device(load_config(file, environment=os.environ), config_file=file)
+        except EdgeExitError as error:
+            log = logging.getLogger("edgeexit")
+            log.error("%s%s", error, "" if error.fix is None else f" ({error.fix})")
+            if isinstance(error, BundleError | VariantRejected):
+                return 4
+            return 2 if isinstance(error, ConfigError) else 1
 
 
 if __name__ == "__main__":

@@ -68,8 +68,7 @@ def run_device(
     Raises: EdgeExitError when it cannot start: a bundle, source or setting that cannot be used.
     """
     used = os.environ if environment is None else environment
-    open_log(used)
-    with Daemon(config, config_file, used) as daemon:
+    with open_log(used), Daemon(config, config_file, used) as daemon:
         return daemon.run()
 
 

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import edgeexit
-from edgeexit.cli.main import build
+from edgeexit.cli.main import build, main
 from edgeexit.cli.present import command, exit_code, show_error
 from edgeexit.errors import (
     BrokerError,
@@ -171,6 +171,19 @@ def test_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
     _, err = process.communicate()
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted"
+
+
+def test_an_interrupt_before_any_command_ends_in_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeexit.cli.main.build", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.process
