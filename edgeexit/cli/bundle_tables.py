@@ -42,18 +42,26 @@ def _summary(bundle: Bundle) -> Table:
 
 
 def _stages(manifest: Manifest) -> Table:
-    table = Table(title="stages")
-    for column in ("stage", "parameters", "MACs", "variant", "bytes", "largest difference", "runtimes"):
-        table.add_column(column, justify="left" if column in ("variant", "runtimes") else "right")
+    table = Table(title="stages; parity is the largest difference from the network")
+    for column in ("stage", "parameters", "MACs", "variant", "bytes", "parity", "runtimes"):
+        # Where a terminal is narrow, the names of runtimes are broken, and no number loses a digit.
+        table.add_column(
+            column,
+            justify="left" if column in ("variant", "runtimes") else "right",
+            no_wrap=column != "runtimes",
+            overflow="fold",
+        )
     for index, stage in enumerate(manifest.stages):
         for row, variant in enumerate(stage.variants):
-            first = (str(index), f"{stage.parameters:,}", f"{stage.macs:,}") if row == 0 else ("", "", "")
+            first = ("", "", "")
+            if row == 0:
+                first = (str(index), f"{stage.parameters:,}", f"{stage.macs / 1e6:,.1f} M")
             table.add_row(
                 *first,
                 variant.name,
                 f"{variant.blob.size_bytes:,}",
                 f"{variant.parity_max_abs:.2g}",
-                ", ".join(variant.runtimes),
+                "\n".join(variant.runtimes),
             )
     return table
 

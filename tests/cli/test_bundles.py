@@ -36,6 +36,20 @@ def test_inspect_shows_stages_exits_and_boundaries(say: Say, tiny_bundle: Bundle
         assert word in said.out
 
 
+def test_inspect_loses_no_digit_on_a_narrow_terminal(
+    say: Say, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = say("inspect", tiny_bundle.path)
+    stages = said.out[said.out.index("stages;") : said.out.index("exits, on")]
+    assert "…" not in stages
+    for stage in tiny_bundle.manifest.stages:
+        assert f" {stage.parameters:,} " in stages
+        for variant in stage.variants:
+            assert f" {variant.blob.size_bytes:,} " in stages
+            assert all(f" {runtime} " in stages for runtime in variant.runtimes)
+
+
 def test_inspect_shows_every_guarantee(
     say: Say, copied: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
