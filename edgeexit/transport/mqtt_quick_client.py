@@ -245,10 +245,7 @@ class QuickClient(MqttClient):
 
         So is what is wrong: the library meets the same error, and ends the connection.
         """
-        sock = self.socket()
         if self._taken == self._filled:
-            if sock is None:
-                return False
             try:
                 self._taken, self._filled = 0, self._receive()
             except OSError:
