@@ -45,6 +45,7 @@ class GatewayProgram:
         self._status_topic = topics.gateway_status(config.id)
         self._telling = threading.Lock()  # adverts leave in the order of their numbers
         self._stopping = threading.Event()
+        self._told_why: str | None = None
         self._connection = MqttConnection(
             ConnectionConfig(
                 address=parse_broker(config.broker),
@@ -98,6 +99,7 @@ class GatewayProgram:
     def run(self) -> None:
         """Advertise until `stop` is called."""
         while not self._stopping.wait(ADVERT_EVERY_S):
+            self._tell_trouble()
             self._advertise()
 
     def stop(self) -> None:
@@ -141,6 +143,14 @@ class GatewayProgram:
 
     def _went_down(self, why: str) -> None:
         self._log.warning("disconnected", {"broker": self._config.broker, "why": why})
+
+    def _tell_trouble(self) -> None:
+        """Say why there is no broker, once for each reason: who mistyped its name waits for nothing."""
+        error = None if self._connection.is_up else self._connection.error
+        why = None if error is None else error.why
+        if why is not None and why != self._told_why:
+            self._log.warning("broker_unreachable", {"broker": self._config.broker, "why": why})
+        self._told_why = why
 
     def _take_in(self, message: Publication) -> None:
         """On a connection's thread: hand one request to the service."""

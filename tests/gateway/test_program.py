@@ -316,6 +316,8 @@ def test_broker_that_comes_late_or_again_is_found(
     broker.kill()
     gateway = start_gateway()
     eventually(lambda: gateway.log_file.exists() and "ready" in gateway.log_file.read_text(encoding="utf-8"))
+    # Who mistyped the broker's name is told why nothing comes, once.
+    eventually(lambda: "broker_unreachable" in gateway.log_file.read_text(encoding="utf-8"))
     broker.start()
     assert asker.connection.wait_up(PATIENCE_S)
     asker.advert(ready)
