@@ -78,7 +78,9 @@ def show(
             found, secret = read_secret_key(key, passphrase_file).public, True
         except KeyFileError as error:
             # What is neither is told of as what people mostly show.
-            raise no_public_key if error.what.endswith("is no secret key") else error from None
+            if error.what.endswith("is no secret key"):
+                raise no_public_key from None
+            raise
     if as_json:
         show_json(msgspec.json.encode({"key": found.name, "line": found.line, "secret": secret}))
     else:

@@ -83,6 +83,7 @@ def test_a_path_that_cannot_be_used_is_told_with_a_way_out(say: Say, tmp_path: P
     (tmp_path / "file").write_text("no result\nno result\n")
     say("plan", *words, "--results", tmp_path / "file").complains(2, "file:1", f"correct {tmp_path / 'file'}")
     say("plan", *words, "--results", tmp_path / "none").complains(2, "typing error in the path")
+    say("keys", "show", tmp_path / "none.pub").complains(2, "cannot be read", "typing error in the path")
 
 
 @pytest.mark.litert
