@@ -96,23 +96,24 @@ class Journey:
             stages = range(parts.stage_count)
             stage_energy_mj = spending.stage_energy_mj([compute.median_ms(each, each + 1) for each in stages])
         options, later_options = ((), ()) if flying is not None else self._options(now_ms)
+        # In the order of its fields: as many keywords cost half as much as the decision itself.
         decision = parts.policy.decide(
             Situation(
-                remaining_ms=frame.remaining_ms(now_ms),
-                elapsed_ms=now_ms - frame.frame.captured_ms,
-                stages_done=self._stages_done,
-                stage_count=parts.stage_count,
-                evidence=None if best is None else best.evidence,
-                prior_quality=parts.judge.prior_quality,
-                compute=compute,
-                link=None if parts.offloads is None else parts.offloads.forecast(now_ms),
-                options=options,
-                later_options=later_options,
-                in_flight=flying,
-                offloads=frame.spent.offloads,
-                byte_price=spending.byte_price(now_ms),
-                energy_price=spending.energy_price(now_ms),
-                stage_energy_mj=stage_energy_mj,
+                frame.remaining_ms(now_ms),
+                now_ms - frame.frame.captured_ms,
+                self._stages_done,
+                parts.stage_count,
+                None if best is None else best.evidence,
+                parts.judge.prior_quality,
+                compute,
+                None if parts.offloads is None else parts.offloads.forecast(now_ms),
+                options,
+                flying,
+                frame.spent.offloads,
+                spending.byte_price(now_ms),
+                later_options,
+                spending.energy_price(now_ms),
+                stage_energy_mj,
             )
         )
         frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)

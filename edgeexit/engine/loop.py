@@ -185,10 +185,11 @@ class Engine:
         journey = Journey(parts, open_frame, tensors)
         answer = journey.finish()
         self._timer.let_go()
-        if self._audits is not None and self._audits.picks(answer):
-            self._audits.keep(answer, journey.boundaries(), journey.bytes_left(parts.clock()))
-        self._catch_up()
-        journey.take_back()
+        if self._transport is not None:
+            if self._audits is not None and self._audits.picks(answer):
+                self._audits.keep(answer, journey.boundaries(), journey.bytes_left(parts.clock()))
+            self._catch_up()
+            journey.take_back()
         return answer
 
     def _link_up(self) -> bool | None:
