@@ -14,8 +14,9 @@ against an O1 without guard and with the best of all round trips drawn. In a row
 knows the queue that the fleet itself makes, which hangs on what all others will do, and reserves the
 gateway by it; min_gap_closed_single leaves those rows out, and min_gap_closed_attainable compares them
 with devices that know their own latencies beforehand and meet the queue as it comes.
-min_gap_closed is of gateways that serve as ours do, the earliest deadline first and with pauses between
-stages; min_gap_closed_first_come is of the one row whose gateway serves first come, first served.
+min_gap_closed is of all rows with a gap above one point; min_gap_closed_first_come is of the one row among
+them whose gateway serves first come, first served, where ours serve the earliest deadline first and pause
+between stages.
 Targets: mean_gap_closed ≥ 0.95 over rows with a gap above one point, min_gap_closed ≥ 0.85,
 worst_loss_points ≤ 0.2 where the gap is smaller, late_network 0, late_fraction ≤ 0.005 under contention,
 decision_us_p50 ≤ 30, estimator_us_p50 ≤ 20. Each row tells the standard errors of its gap and of its share.
@@ -43,6 +44,7 @@ import numpy as np
 
 from benchmarks.decision_inputs import DEMO, boards_of, links_of, recording_at
 from benchmarks.results import publish
+from edgeexit.cli.present import exit_code, show_error
 from edgeexit.decide.policies.hindsight import THRESHOLDS
 from edgeexit.errors import EdgeExitError
 from edgeexit.replay.comparison import Beaten
@@ -115,12 +117,30 @@ class Result:
 
 def main() -> None:
     """Run the study and publish it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.decision_quality")
-    parser.add_argument("--traces", type=Path, help="folder of traces; those beside the checkout without")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seeds", type=int, help="runs of every row, a seed each (2; 5 with --full)")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.decision_quality",
+        description="The policy, every baseline and the oracles over recorded networks.",
+    )
+    parser.add_argument(
+        "--traces",
+        type=Path,
+        help="folder of traces, or one: mahimahi, pensieve or sabre, told by content; those beside the "
+        "checkout without",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="first seed of chance (1)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help=f"seeds on which all policies run (2; 5 with --full); what is not behind runs on {MORE_SEEDS} "
+        "times as many",
+    )
     parser.add_argument("--frames", type=int, help="frames of a run (800; 2000 with --full)")
-    parser.add_argument("--recording", type=Path, default=DEMO / "recording.safetensors")
+    parser.add_argument(
+        "--recording",
+        type=Path,
+        default=DEMO / "recording.safetensors",
+        help="a file made by edgeexit record; the demo's without",
+    )
     parser.add_argument("--processes", type=int, help="rows computed at a time (one a core)")
     parser.add_argument("--full", action="store_true", help="every axis on every link, for hours")
     parser.add_argument("--development", action="store_true", help="the development traces, for tuning")
@@ -128,8 +148,8 @@ def main() -> None:
     try:
         publish("decision_quality", measure(asked))
     except EdgeExitError as error:
-        fix = "" if error.fix is None else f"\n{error.fix}"
-        raise SystemExit(f"{error}{fix}") from error
+        show_error(error, as_json=False)
+        raise SystemExit(exit_code(error)) from None
 
 
 def measure(asked: argparse.Namespace) -> Result:

@@ -95,3 +95,19 @@ def test_a_missing_recording_says_how_to_make_one(tmp_path: Path) -> None:
         decision_quality.measure(arguments(tmp_path))
     assert caught.value.fix is not None
     assert "edgeexit record" in caught.value.fix
+
+
+def test_a_bad_trace_is_told_with_file_and_line_and_a_way_out(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = prepared / "traces" / "bad"
+    bad.write_text("0 1.0\n1 -3\n")
+    given = ("--traces", str(bad), "--recording", str(prepared / "recording.safetensors"))
+    monkeypatch.setattr("sys.argv", ["decision_quality", *given])
+    with pytest.raises(SystemExit) as ended:
+        decision_quality.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{bad}:2" in said
+    assert "why: bandwidth -3 is negative" in said
+    assert "fix: correct line 2" in said
