@@ -11,7 +11,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erfc, isfinite, sqrt
+from math import erfc, inf, isfinite, sqrt
 
 from edgeexit.errors import ConfigError
 
@@ -161,10 +161,13 @@ class LatencyModel:
     def observe(self, stage: int, measured_ms: float, now_ms: float) -> None:
         """Learn from one finished stage; a time that is not positive and finite is ignored."""
         self._running_ratio = 0.0
-        if not (isfinite(measured_ms) and measured_ms > 0.0):
+        if not 0.0 < measured_ms < inf:
             return
+        # Comparisons, because this is done for every stage, and calls of `min` and `max` take a third of it.
         mean = self._mean
-        ratio = min(ABSURD_FACTOR, max(1.0 / ABSURD_FACTOR, measured_ms / self._profile[stage]))
+        ratio = measured_ms / self._profile[stage]
+        if not 1.0 / ABSURD_FACTOR < ratio < ABSURD_FACTOR:
+            ratio = ABSURD_FACTOR if ratio > 1.0 else 1.0 / ABSURD_FACTOR
         self._remember(ratio / mean)
         low, high = mean / CLIP_FACTOR, mean * CLIP_FACTOR
         clipped = -1 if ratio < low else 1 if ratio > high else 0
@@ -185,7 +188,8 @@ class LatencyModel:
         self._mean = mean + step
         self._variance = (1.0 - gain) * before
         drift = DRIFT_MEMORY * self._drift + (1.0 - DRIFT_MEMORY) * step * step
-        self._drift = max(DRIFT_SHARE * self._noise, drift)
+        least = DRIFT_SHARE * self._noise
+        self._drift = drift if drift > least else least
         self._at_ms = now_ms
 
     def running(self, stage: int, elapsed_ms: float, now_ms: float) -> None:
@@ -209,6 +213,8 @@ class LatencyModel:
         if at_ms is None or not now_ms > at_ms:
             return self._variance
         grown = self._variance + GROWTH_PER_S * (now_ms - at_ms) * 1e-3
+        if grown <= GROWTH_CAP:
+            return grown
         return min(grown, max(GROWTH_CAP, self._variance))
 
     def _remember(self, ratio: float) -> None:
@@ -225,4 +231,7 @@ class LatencyModel:
         if count >= SPREAD_MINIMUM:
             # Half the distance between the 16 % and 84 % quantiles: bursts and stalls do not move it.
             spread = 0.5 * (ordered[(84 * count) // 100] - ordered[(16 * count) // 100])
-            self._noise = min(NOISE_MOST, max(NOISE_LEAST, spread * spread / ERROR_OVER_NOISE))
+            noise = spread * spread / ERROR_OVER_NOISE
+            if noise < NOISE_LEAST:
+                noise = NOISE_LEAST
+            self._noise = noise if noise < NOISE_MOST else NOISE_MOST
