@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from benchmarks._boundaries_rows import Row, cheapest
+from benchmarks._boundaries_rows import Result, Row, cheapest
 from benchmarks.results import RESULTS
 from edgeexit.errors import DataError
 from edgeexit.replay.canvas import DEVICE, GATEWAY, drawing, exit_colors
@@ -24,18 +25,10 @@ Color = str | tuple[float, float, float]
 LEAST_ACCURACY = 0.8
 
 
-class Published(msgspec.Struct, frozen=True):
-    """What a page needs of the result."""
+@dataclass(frozen=True, slots=True)
+class Published(Result):
+    """The result as it was written down, with the machine that it is of."""
 
-    task: str
-    samples: int
-    accuracy_by_exit: tuple[float, ...]
-    rows: tuple[Row, ...]
-    best_image: str | None
-    best_image_bytes: int | None
-    best_boundary: str | None
-    best_boundary_bytes: int | None
-    bytes_ratio_at_half_point: float | None
     environment: dict[str, object]
 
 
