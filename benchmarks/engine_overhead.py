@@ -13,7 +13,7 @@ depends on what is known beforehand. Four engines, in pairs of their own, as man
 - `ratio_p50`: the policy of a device daemon with no gateway in reach and a budget with room (2.5 times
   what the stages take, or more), where exits may end a frame as those of trained networks do. Its first
   decision covers the whole frame as long as no link comes up, no stage stalls, the budget keeps that room
-  and no exit seems sure: between stages these are checked, by a clock, the budget and the two largest
+  and no exit seems sure: between stages these are checked, by a clock, the budget and two large
   logits; scores are not computed and the policy is not asked. The last exit alone is judged. Everything
   else is as ever: preprocessing, deadline timer, four stages, learning of stage times, the answer.
 - `unscored_ratio_p50`: the same, where no score could end a frame early, as the tables of this network of
