@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from edgeexit.errors import BundleError, ConfigError, DataError, EdgeExitError, RunnerError, TraceError
 
@@ -27,6 +28,8 @@ def way_out(error: EdgeExitError) -> str | None:
     if isinstance(cause, OSError) and cause.errno in _BY_SYSTEM:
         return _BY_SYSTEM[cause.errno]
     if isinstance(error, TraceError):
+        if not Path(error.file).is_file():
+            return "name a folder of traces, or one; docs/replaying.md says what they look like"
         place = error.file if error.line is None else f"line {error.line} of {error.file}"
         return f"correct {place}, or leave that file out; docs/replaying.md says what traces look like"
     if isinstance(error, BundleError):

@@ -173,6 +173,18 @@ def numbers_of(text: str | None, *, key: str) -> tuple[float, ...]:
         ) from None
 
 
+def share_of(value: float, *, key: str) -> float:
+    """The share that an option gives. Raises: ConfigError."""
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(
+            f"a share of {value:g} is refused",
+            key=key,
+            why=f"--{key} is a share of the whole: it lies between 0 and 1",
+            fix=f"give --{key} a number such as 0.05",
+        )
+    return value
+
+
 def cost_profile(words: GridWords, recording: Recording) -> CostProfile:
     """What the recorded network costs on the board. Raises: ConfigError."""
     if words.costs == "vit-tiny":

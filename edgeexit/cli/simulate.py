@@ -98,7 +98,7 @@ def simulate(
     import msgspec
 
     from edgeexit.cli.bar import Bar
-    from edgeexit.cli.grid import GridWords, chosen_policies, energy_of, grid_of, numbers_of
+    from edgeexit.cli.grid import GridWords, chosen_policies, energy_of, grid_of, numbers_of, share_of
     from edgeexit.replay.recording import load_recording
     from edgeexit.replay.showcase import most_telling, showcase, strongest
     from edgeexit.replay.study import run_study
@@ -130,7 +130,11 @@ def simulate(
         from edgeexit.cli.drift import show_drift
         from edgeexit.replay.drift import DriftTerms
 
-        terms = DriftTerms(drift, epsilon=epsilon, audit_fraction=audit_fraction)
+        terms = DriftTerms(
+            share_of(drift, key="drift"),
+            epsilon=share_of(epsilon, key="epsilon"),
+            audit_fraction=share_of(audit_fraction, key="audit-fraction"),
+        )
         show_drift(rows, loaded, terms, seeds=range(seed, seed + seeds), as_json=as_json)
         return
     out.mkdir(parents=True, exist_ok=True)

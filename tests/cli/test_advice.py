@@ -51,8 +51,9 @@ def test_what_commands_raise_says_why_and_how_to_fix_it() -> None:
     ("error", "said"),
     [
         (ConfigError("x", key="k", fix="do that"), "do that"),
-        (TraceError("x", file="a/b", line=3), "line 3 of a/b"),
-        (TraceError("x", file="a/b"), "correct a/b"),
+        (TraceError("x", file=__file__, line=3), f"line 3 of {__file__}"),
+        (TraceError("x", file=__file__), f"correct {__file__}"),
+        (TraceError("x", file="no/such"), "name a folder of traces"),
         (BundleError("x", file="f"), "copy the bundle again"),
         (RunnerError("x", stage=1), "bench --on"),
         (DataError("x", file="f.png"), "correct f.png, or give another"),

@@ -111,7 +111,12 @@ def test_simulate_shows_what_notices_a_drift(say: Say, recorded: Path, traces: P
     assert "steady.up" in shown.out
     rows = json.loads(say("simulate", recorded, *words, "--json").out)
     assert {row["began_at"] for row in rows} == {20}
-    say("simulate", recorded, "--traces", traces, "--drift", 1.5).complains(2, "between 0 and 1")
+    say("simulate", recorded, "--traces", traces, "--drift", 1.5).complains(
+        2, "between 0 and 1", "give --drift"
+    )
+    for option in ("--epsilon", "--audit-fraction"):
+        given = ("simulate", recorded, "--traces", traces, "--drift", 0.5, option, "nan")
+        say(*given).complains(2, f"{option} is a share", f"give {option}")
 
 
 def test_simulate_takes_published_costs(say: Say, recorded: Path, traces: Path, tmp_path: Path) -> None:
