@@ -151,7 +151,7 @@ def render(report: ConversionReport) -> str:
             *lines,
             "",
             "difference: to the float network, largest in any tensor; at exit: relative to the exit's largest"
-            " output; lost and agreement: against f32",
+            " output; lost and agreement: against f32, on the calibration set",
             f"accuracy on: {measured}",
             *([f"preferred by stage: {', '.join(report.mixture)}"] if report.mixture else []),
             "boundaries, as they may travel:",
