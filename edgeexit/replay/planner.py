@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from math import ceil, floor
+from math import ceil, floor, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,16 @@ from edgeexit.replay.queueing import waits_ms
 
 Floats = NDArray[np.float64]
 
-# Requests simulated for one figure: the p99 then rests on some six thousand of them.
-REQUESTS = 600_000
+# Requests simulated for one figure: the p99 then rests on some ten thousand of them.
+REQUESTS = 1_200_000
 # Gateways that take turns are alike: of more than these only so many are simulated, with their share of the
-# devices, so that each meets 4,000 requests. A queue forgets its empty beginning after some 1/(1 - load)²
-# requests: 1,100 at 97 %.
-GATEWAYS_SIMULATED = 150
+# devices, so that each meets 120,000 requests. A queue forgets its empty beginning after some 1/(1 - load)²
+# requests, 1,100 at 97 %, and needs many times that for a p99. Few that take turns share requests out less
+# evenly than many do: that errs on the side of more gateways.
+GATEWAYS_SIMULATED = 10
 # The p99 of the last quarter of a run may be above that of the first by so much, or the queue still grows: a
 # queue at its limit grows as the root of time, here by 1.6, and chance moves a settled one by some 10 %.
 GROWN = 1.25
-# Frames of a fleet that are asked one by one whether they are sent.
-SHOTS_CAP = 5_000_000
 # The queue starts empty; what comes in this part of the run is left out.
 WARM_UP = 0.2
 # Beyond this no plan is believed: the brokers between would be the bottleneck long before.
@@ -233,17 +232,20 @@ def _arrivals(fleet: Fleet, random: np.random.Generator) -> tuple[Floats, float]
         # Large fleets send enough in a few frames; a run is then as long as a few periods.
         frames = max(8, ceil(wanted_ms / period_ms))
     phases = np.zeros(fleet.devices) if fleet.synchronised else random.uniform(0.0, period_ms, fleet.devices)
-    shots = frames * fleet.devices
-    if shots <= SHOTS_CAP:
-        chosen = np.flatnonzero(random.random(shots) < fleet.offload_fraction)
-    else:
-        # Few of very many: drawing them is cheaper than asking all, and two alike are rare.
-        chosen = np.unique(random.integers(0, shots, random.binomial(shots, fleet.offload_fraction)))
-    frame, device = np.divmod(chosen, fleet.devices)
+    frame, device = np.divmod(_chosen(frames * fleet.devices, fleet.offload_fraction, random), fleet.devices)
     arrivals = frame * period_ms + phases[device]
     arrivals = arrivals + random.choice(np.asarray(fleet.delays_ms), len(arrivals))
     arrivals.sort()
     return arrivals, frames * period_ms
+
+
+def _chosen(shots: int, fraction: float, random: np.random.Generator) -> NDArray[np.int64]:
+    """Which of so many frames are sent, each with the same chance, in order: by the gaps between them."""
+    expected = shots * fraction
+    # Eight standard deviations more than are expected: the gaps of a run reach beyond its end.
+    gaps = random.geometric(fraction, ceil(expected + 8.0 * sqrt(expected)) + 8)
+    chosen = np.cumsum(gaps) - 1
+    return chosen[chosen < shots]
 
 
 def fleet_of(

@@ -145,3 +145,12 @@ def test_a_fleet_is_made_of_a_replay(scenario: Scenario, recording: Recording) -
     fleet = fleet_of([run], devices=40, service_ms=(4.0,))
     assert fleet.frames_per_s == pytest.approx(1000.0 / scenario.period_ms)
     assert fleet.offload_fraction == pytest.approx(run.sends.sum() / scenario.frames)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.9, 1.0])
+def test_a_large_fleet_sends_the_share_that_it_is_said_to_send(fraction: float) -> None:
+    rate = 1000.0
+    fleet = Fleet(100_000, rate / (100_000 * fraction), fraction, (1.0,))
+    # One gateway would be busy all the time; half of two.
+    load = load_at(fleet, Gateways(), 2)
+    assert load.utilisation == pytest.approx(0.5, rel=0.01)
