@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "edgeexit"
 
 FLOORS = {
     "errors": 0,
+    "nouns": 0,
     "bundle": 1,
     "decide": 2,
     "runner": 3,

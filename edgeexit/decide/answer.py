@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, overload
 
+from edgeexit.nouns import quickly_made
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -100,6 +102,7 @@ class Output(Sequence[float]):
         return repr(tuple(self))
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The one answer of a frame.

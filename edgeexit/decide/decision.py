@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from edgeexit.nouns import quickly_made
+
 
 class Action(Enum):
     """What to do next with the frame in hand."""
@@ -27,6 +29,7 @@ class Action(Enum):
     """Idle until a reply, a new budget, or `wait_ms` have passed; only with a payload in flight."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What the finished exits have said, as one view.
@@ -47,6 +50,7 @@ class Evidence:
         return self.expected_quality[self.exit]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class OffloadOption:
     """One payload that could be sent now.
@@ -63,6 +67,7 @@ class OffloadOption:
     energy_mj: float = 0.0
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """A payload that was sent for this frame and has not been answered.
@@ -111,6 +116,7 @@ class LinkForecast(Protocol):
         ...
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Situation:
     """All that a policy is shown.
@@ -148,6 +154,7 @@ class Situation:
     """Quality that one millisecond of this device must buy: what waiting frames lose meanwhile."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """Stages that a policy runs without being asked between them: it would say the same each time.
@@ -170,6 +177,7 @@ class Stretch:
     last: Decision
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A policy's choice, with the reason in one word or two (hyphenated).

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edgeexit.decide.decision import OffloadOption
+from edgeexit.nouns import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StageDone:
     """A stage ended here. Units: measured_ms, its own duration."""
@@ -23,6 +25,7 @@ class StageDone:
     measured_ms: float
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A payload was handed to the transport. Units: elapsed_ms, since the frame was captured."""
@@ -32,6 +35,7 @@ class Sent:
     elapsed_ms: float
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Replied:
     """A reply arrived, in time or late; `whole` where the gateway had run all stages.
@@ -72,6 +76,7 @@ class Pinged:
     elapsed_ms: float
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class FrameClosed:
     """A frame was answered, or given up.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle.manifest import Variant
+from edgeexit.nouns import quickly_made
 
 Tensor = NDArray[np.generic]
 Tensors = Mapping[str, Tensor]
@@ -17,6 +18,7 @@ Clock = Callable[[], float]
 """Monotonic milliseconds."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StageOutput:
     """What stage k gives: the tensors of boundary k+1 (empty after the last stage) and exit k's output.
