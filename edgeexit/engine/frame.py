@@ -215,15 +215,15 @@ class OpenFrame:
         self._latency_ms = latency_ms
         self._expiry.change(at_ms, latency_ms)
 
-    def hold(self, exit_index: int, output: NDArray[np.float32]) -> None:
-        """Count a stage run here and keep what its exit said, judged when asked for.
+    def hold(self, exit_index: int, output: NDArray[np.float32], now_ms: float) -> None:
+        """Count a stage that has ended here and keep what its exit said, judged when asked for.
 
         For the loop's thread, which alone adds to what is held: it needs no lock for that.
         Shapes: output (C,).
         """
         self.spent.stages_run += 1
         if self._best is None and not self._unjudged:
-            self._first_ms = self._clock()
+            self._first_ms = now_ms
         self._unjudged.append((exit_index, output))
         if self._overdue:
             self.close("deadline")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,17 @@ class Parts:
 class Journey:
     """One frame's way through the stages: what has been done for it, and what comes next."""
 
-    __slots__ = ("_boundary", "_failed", "_flight", "_frame", "_input", "_may_send", "_parts", "_stages_done")
+    __slots__ = (
+        "_boundary",
+        "_decided_ms",
+        "_failed",
+        "_flight",
+        "_frame",
+        "_input",
+        "_may_send",
+        "_parts",
+        "_stages_done",
+    )
 
     def __init__(self, parts: Parts, frame: OpenFrame, tensors: Tensors) -> None:
         self._parts = parts
@@ -58,6 +67,7 @@ class Journey:
         self._input = tensors
         self._boundary = tensors
         self._stages_done = 0
+        self._decided_ms = 0.0
         self._flight: Flight | None = None
         self._may_send = True
         self._failed: RunnerError | None = None
@@ -80,13 +90,13 @@ class Journey:
     def _decide(self) -> Decision | None:
         """Ask the policy; None when a reply has closed the frame, or nothing can be done any more."""
         parts, frame = self._parts, self._frame
-        began_s = perf_counter()
         now_ms = parts.clock()
         if parts.offloads is not None:
             parts.offloads.look(now_ms)
         if frame.answer is not None:
             return None
-        flying = in_flight(self._flight, now_ms)
+        flight = self._flight
+        flying = None if flight is None else in_flight(flight, now_ms)
         if self._failed is not None:
             return self._without_runner(now_ms, flying is not None)
         best = frame.best
@@ -95,7 +105,13 @@ class Journey:
         if spending.prices_energy:
             stages = range(parts.stage_count)
             stage_energy_mj = spending.stage_energy_mj([compute.median_ms(each, each + 1) for each in stages])
-        options, later_options = ((), ()) if flying is not None else self._options(now_ms)
+        offloads, link = parts.offloads, None
+        options: tuple[OffloadOption, ...] = ()
+        later_options: tuple[OffloadOption, ...] = ()
+        if offloads is not None:
+            link = offloads.forecast(now_ms)
+            if flying is None and self._may_send and frame.spent.offloads < OFFLOADS_PER_FRAME:
+                options, later_options = offloads.options(self._stages_done, self.bytes_left(now_ms))
         # In the order of its fields: as many keywords cost half as much as the decision itself.
         decision = parts.policy.decide(
             Situation(
@@ -106,7 +122,7 @@ class Journey:
                 None if best is None else best.evidence,
                 parts.judge.prior_quality,
                 compute,
-                None if parts.offloads is None else parts.offloads.forecast(now_ms),
+                link,
                 options,
                 flying,
                 frame.spent.offloads,
@@ -116,15 +132,10 @@ class Journey:
                 stage_energy_mj,
             )
         )
-        frame.spent.decision_us.append((perf_counter() - began_s) * 1e6)
+        self._decided_ms = decided_ms = parts.clock()
+        frame.spent.decision_us.append((decided_ms - now_ms) * 1000.0)
         frame.spent.route.append(decision)
         return decision
-
-    def _options(self, now_ms: float) -> tuple[tuple[OffloadOption, ...], tuple[OffloadOption, ...]]:
-        parts, spent = self._parts, self._frame.spent
-        if parts.offloads is None or not self._may_send or spent.offloads >= OFFLOADS_PER_FRAME:
-            return (), ()
-        return parts.offloads.options(self._stages_done, self.bytes_left(now_ms))
 
     def bytes_left(self, now_ms: float) -> int | None:
         """What the frame's budget still pays for; None where it sets no limit."""
@@ -167,7 +178,8 @@ class Journey:
         """
         parts, frame = self._parts, self._frame
         ran: list[tuple[int, float, float]] = []
-        began_ms = parts.clock()
+        # That they are to run was the last thing decided.
+        began_ms = self._decided_ms
         going = True
         while going:
             stage = self._stages_done
@@ -181,7 +193,7 @@ class Journey:
             ran.append((stage, took_ms, ended_ms))
             self._boundary = done.boundary
             self._stages_done = stage + 1
-            frame.hold(stage, done.output)
+            frame.hold(stage, done.output, ended_ms)
             going = stretch is not None and self._goes_on(stretch, took_ms, ended_ms, done.output)
         self._learn(ran)
         if frame.answer is None:

@@ -371,9 +371,9 @@ class Offloads:
                 )
 
 
-def in_flight(flight: Flight | None, now_ms: float) -> InFlight | None:
-    """How a policy sees a payload that has not landed."""
-    if flight is None or flight.landed:
+def in_flight(flight: Flight, now_ms: float) -> InFlight | None:
+    """How a policy sees a payload; None once it has landed."""
+    if flight.landed:
         return None
     return InFlight(option=flight.option, waited_ms=now_ms - flight.sent_ms)
 

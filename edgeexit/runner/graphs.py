@@ -7,7 +7,7 @@ what comes out against what the public one gives, and does without where it is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, cast
 from weakref import ref
 
@@ -108,7 +108,7 @@ class GraphStage:
         # costs what a hundred do in a loop.
         self._set = inner.SetTensor
         self._invoke = inner.Invoke
-        self._get = inner.GetTensor
+        self._get = cast("Callable[[int, int], NDArray[np.float32]]", inner.GetTensor)
         self._graph = graph
         self._inputs = tuple(inputs)
         self._boundary = dict(boundary)
@@ -124,15 +124,17 @@ class GraphStage:
             if given is not None:
                 given.keep()
             for name, index in self._inputs:
-                if type(tensors) is ImageTensors:
+                if type(tensors) is GraphTensors:
+                    self._set(index, tensors.view(name), graph)
+                elif type(tensors) is ImageTensors:
                     tensors.write(name, self._inner.tensor(self._inner, index, graph))
-                    continue
-                tensor = tensors.view(name) if type(tensors) is GraphTensors else tensors[name]
-                if not tensor.dtype.isnative:  # the runtime would read its bytes the wrong way round
-                    tensor = tensor.astype(tensor.dtype.newbyteorder("="))
-                self._set(index, tensor, graph)
+                else:
+                    tensor = tensors[name]
+                    if not tensor.dtype.isnative:  # the runtime would read its bytes the wrong way round
+                        tensor = tensor.astype(tensor.dtype.newbyteorder("="))
+                    self._set(index, tensor, graph)
             self._invoke(graph)
-            output = cast("NDArray[np.float32]", self._get(self._exit, graph))
+            output = self._get(self._exit, graph)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise run_error(self.stage, error) from error
         boundary: Tensors = {}

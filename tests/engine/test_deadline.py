@@ -46,7 +46,7 @@ class Played:
         while self.frame.answer is None:
             if not self.frame.in_hand and first_ms <= next_ms:
                 self.now_ms = first_ms
-                self.frame.hold(0, OUTPUT)
+                self.frame.hold(0, OUTPUT, self.now_ms)
                 continue
             assert self.now_ms <= next_ms < inf
             assert looks < 100
@@ -106,7 +106,7 @@ def test_a_change_counts_from_when_it_was_told_however_late_anybody_looks() -> N
     assert played.frame.look(10.0) == 98.0
     latest.set(Budget(60.0))
     played.frame.budget_changed(50.0)
-    played.frame.hold(0, OUTPUT)
+    played.frame.hold(0, OUTPUT, played.now_ms)
     # At the change ten milliseconds were left: what is late is so by itself, not by a cut.
     played.now_ms = 80.0
     assert played.frame.look(80.0) == inf
@@ -121,7 +121,7 @@ def test_a_deadline_that_has_passed_without_anything_in_hand_is_forgotten_when_t
     latest.set(Budget(100.0))
     played.frame.budget_changed(40.0)
     assert played.frame.look(40.0) == 98.0
-    played.frame.hold(0, OUTPUT)
+    played.frame.hold(0, OUTPUT, played.now_ms)
     assert played.emitted == []
     played.now_ms = 98.0
     played.frame.look(98.0)
@@ -159,7 +159,7 @@ def test_a_timer_that_wakes_late_was_kept_by_a_sending_or_by_the_board(
     frame.spent.begin_network(0.0, in_hand=frame.in_hand)
     frame.spent.end_network(sent_before)
     played.now_ms = sent_before + first
-    frame.hold(0, OUTPUT)
+    frame.hold(0, OUTPUT, played.now_ms)
     if is_sending:
         frame.spent.begin_network(190.0, in_hand=frame.in_hand)
     assert frame.look(played.now_ms) == 198.0

@@ -99,7 +99,7 @@ def test_an_answer_says_everything_under_its_name() -> None:
         wake=Event(),
         guard=Guard(),
     )
-    frame.hold(1, OUTPUT)
+    frame.hold(1, OUTPUT, NOW_MS)
     spent = frame.spent
     spent.offloads, spent.uplink_bytes, spent.decision_us = 2, 300, [8.0, 9.0]
     spent.route.append(Decision(Action.CONTINUE, "deeper"))

@@ -57,7 +57,7 @@ class Spoken:
 
     def speak(self, exit_index: int, place: Place) -> None:
         if place is Place.DEVICE:
-            self.frame.hold(exit_index, OUTPUT)
+            self.frame.hold(exit_index, OUTPUT, self.now_ms)
         else:
             self.frame.offer(Finding(self.judge(exit_index, OUTPUT), OUTPUT, place))
 

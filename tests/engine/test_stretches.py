@@ -326,7 +326,7 @@ def test_every_answer_is_there_when_the_timer_asks_for_it(tiny_bundle: Bundle) -
         before = frame.in_hand
         assert not frame.close("deadline")
         for exit_, output in enumerate(held):
-            frame.hold(exit_, np.array(output, np.float32))
+            frame.hold(exit_, np.array(output, np.float32), 48.0)
         assert (before, frame.in_hand) == (False, True)
         assert frame.close("deadline")
         assert [each.exit for each in emitted] == [expected]
