@@ -93,44 +93,52 @@ def show_error(error: EdgeExitError, *, as_json: bool) -> None:
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
-    """A command whose failures end as sentences and exit codes, never as tracebacks.
-
-    What is translated: EdgeExitErrors, packages that are not installed, files that the system refuses,
-    and Ctrl-C.
-    """
+    """A command whose failures end as sentences and exit codes, never as tracebacks."""
 
     @wraps(run)
     def shown(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.get("as_json", False))
-        try:
-            run(*args, **kwargs)
-        except EdgeExitError as error:
-            show_error(error, as_json=as_json)
-            raise typer.Exit(exit_code(error)) from None
-        except ModuleNotFoundError as error:
-            missing = _missing_extra(error, run.__name__)
-            if missing is None:
-                raise
-            show_error(missing, as_json=as_json)
-            raise typer.Exit(exit_code(missing)) from None
-        except BrokenPipeError:
-            raise  # the reader has what it wanted; typer ends quietly
-        except OSError as error:
-            show_error(_refused_by_system(error), as_json=as_json)
-            raise typer.Exit(_USED_WRONGLY) from None
-        except KeyboardInterrupt:
-            typer.secho("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+        code = ended(lambda: run(*args, **kwargs), name=f"edgeexit {run.__name__}", as_json=as_json)
+        if code != 0:
+            raise typer.Exit(code)
 
     return shown
 
 
-def _missing_extra(error: ModuleNotFoundError, verb: str) -> MissingExtra | None:
+def ended(run: Callable[[], None], *, name: str, as_json: bool = False) -> int:
+    """Run a program's work and say how it failed, if it did; its exit code.
+
+    What is translated: EdgeExitErrors, packages that are not installed, files that the system refuses,
+    and Ctrl-C.
+    """
+    try:
+        run()
+    except EdgeExitError as error:
+        show_error(error, as_json=as_json)
+        return exit_code(error)
+    except ModuleNotFoundError as error:
+        missing = _missing_extra(error, name)
+        if missing is None:
+            raise
+        show_error(missing, as_json=as_json)
+        return exit_code(missing)
+    except BrokenPipeError:
+        raise  # the reader has what it wanted; typer ends quietly
+    except OSError as error:
+        show_error(_refused_by_system(error), as_json=as_json)
+        return _USED_WRONGLY
+    except KeyboardInterrupt:
+        typer.secho("interrupted", err=True)
+        return INTERRUPTED
+    return 0
+
+
+def _missing_extra(error: ModuleNotFoundError, name: str) -> MissingExtra | None:
     """The extra that brings a package; None where the package is none that an extra brings."""
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRA_OF:
         return None
-    return MissingExtra(package, extra=_EXTRA_OF[package], needed_for=f"edgeexit {verb}")
+    return MissingExtra(package, extra=_EXTRA_OF[package], needed_for=name)
 
 
 def _refused_by_system(error: OSError) -> EdgeExitError:

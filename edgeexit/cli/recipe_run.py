@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from edgeexit.cli.evaluation_report import EvaluationReport, measure_latency, render_latency, write_report
+from edgeexit.cli.present import ended
 from edgeexit.cli.recipe_flow import (
     WORK,
     Choices,
@@ -23,7 +24,6 @@ from edgeexit.convert.conversion import convert
 from edgeexit.convert.packers import Learning
 from edgeexit.convert.progress import ProgressLines
 from edgeexit.convert.report import render
-from edgeexit.errors import EdgeExitError
 from edgeexit.models.branch_config import BRANCH_KINDS
 from edgeexit.training.images import write_images
 from edgeexit.training.recipe import Recipe
@@ -45,13 +45,7 @@ def run(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         weights=options.weights,
         download=options.download,
     )
-    try:
-        _run(recipe, choices, options)
-    except EdgeExitError as error:
-        parts = (("what", error.what), ("why", error.why), ("fix", error.fix))
-        sys.stderr.write("".join(f"{word}: {text}\n" for word, text in parts if text))
-        return 1
-    return 0
+    return ended(lambda: _run(recipe, choices, options), name=recipe.name)
 
 
 def _run(recipe: Recipe, choices: Choices, options: argparse.Namespace) -> None:

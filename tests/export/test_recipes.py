@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,11 +112,11 @@ def test_without_weights_a_recipe_says_how_to_get_them(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     recipe = read_recipe(EXPORT / f"{name}.py")
-    assert run(recipe, ["--out", str(tmp_path / "bundle")]) == 1
+    assert run(recipe, ["--out", str(tmp_path / "bundle")]) == 2
     told = capsys.readouterr().err
-    assert "what: no weights are given" in told
+    assert "error: no weights are given" in told
     assert "--download" in told
-    assert run(recipe, ["--out", str(tmp_path / "bundle"), "--weights", str(tmp_path / "none")]) == 1
+    assert run(recipe, ["--out", str(tmp_path / "bundle"), "--weights", str(tmp_path / "none")]) == 2
     assert "fix: " in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
@@ -136,6 +137,44 @@ def test_a_recipe_is_a_program_of_its_own(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         timeout=280,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "fix: sudo apt-get install dataset-fashion-mnist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("name", "reached"), [("vit_fashion_clutter", "loss by exit"), ("vit_tiny_canvas", "lower")]
+)
+def test_ctrl_c_ends_training_and_conversion_in_one_word(name: str, reached: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    words = ("--tiny", "--out", str(bundle), "--work", str(tmp_path / "work"))
+    with subprocess.Popen(
+        [sys.executable, str(EXPORT / f"{name}.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any(reached in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in told
+    assert not bundle.exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    recipe = read_recipe(EXPORT / "vit_tiny_canvas.py")
+    assert (
+        run(recipe, ["--tiny", "--out", str(tmp_path / "b"), "--work", str(tmp_path / "file" / "work")]) == 2
+    )
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "Not a directory" in told

@@ -81,8 +81,8 @@ def test_without_fashion_mnist_digits_stand_in_with_a_warning(
 @pytest.mark.convert
 def test_a_wrong_data_directory_is_said_in_words(tmp_path: Path) -> None:
     done = run_recipe("--data", str(tmp_path), "--out", str(tmp_path / "bundle"))
-    assert done.returncode == 1
-    assert "what: train-images-idx3-ubyte is missing" in done.stderr
+    assert done.returncode == 2
+    assert "error: train-images-idx3-ubyte is missing" in done.stderr
     assert "fix: sudo apt-get install dataset-fashion-mnist" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "bundle").exists()
