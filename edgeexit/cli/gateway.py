@@ -14,8 +14,10 @@ from edgeexit.cli.present import command
 @command
 def gateway(
     store: Annotated[Path | None, typer.Option(help="Folder of bundles to serve.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with a [gateway] table.")] = None,
-    gateway_id: Annotated[str | None, typer.Option("--id", help="Name of this gateway: [a-z0-9-].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with a table named gateway.")] = None,
+    gateway_id: Annotated[
+        str | None, typer.Option("--id", help="Name of this gateway: a to z, 0 to 9 and hyphens.")
+    ] = None,
     broker: Annotated[str | None, typer.Option(help="mqtt://host:port or mqtts://host:port")] = None,
     with_broker: Annotated[
         bool, typer.Option("--with-broker", help="Start a broker on loopback as well.")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,27 @@ def test_every_verb_says_what_it_does(say: Say, verb: str, flag: str) -> None:
     assert "Usage:" in said.out
     assert verb in said.out
     assert said.err == ""
+
+
+def commands(root: object, *names: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every command below this one, with the words that call it."""
+    yield names, root
+    for name, each in getattr(root, "commands", {}).items():
+        yield from commands(each, *names, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    list(commands(typer.main.get_command(build()))),
+    ids=lambda each: "-".join(each) if isinstance(each, tuple) else "",
+)
+def test_help_says_all_that_was_written_for_it(words: tuple[str, ...], each: object) -> None:
+    # Square brackets would be taken for markup, and be gone.
+    shown = "".join(CliRunner(env={"COLUMNS": "1000"}).invoke(build(), [*words, "--help"]).output.split())
+    for parameter in vars(each)["params"]:
+        written = getattr(parameter, "help", None)
+        if written and not getattr(parameter, "hidden", False):
+            assert "".join(written.split()) in shown, (words, parameter.name)
 
 
 def test_the_root_lists_all_verbs(say: Say) -> None:
