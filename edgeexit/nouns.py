@@ -11,9 +11,9 @@ Noun = TypeVar("Noun")
 def quickly_made(noun: type[Noun]) -> type[Noun]:
     """The same frozen dataclass with slots, made by plain assignments.
 
-    The constructor of a frozen dataclass looks every field up by its name, in memory that is cold after a
-    stage: of an Answer that takes as long as a decision. Here an object is of a class that is not frozen for
-    as long as its fields are set, which is before anybody else can see it.
+    The constructor of a frozen dataclass looks every field up by its name, and after a stage all that is
+    looked up comes from memory. Here an object is of a class that is not frozen for as long as its fields are
+    set, which is before anybody else can see it.
     Raises: TypeError for a class that is no dataclass with slots, that extends another one, or whose
     constructor does more than set fields.
     """
