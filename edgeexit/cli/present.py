@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -48,6 +49,9 @@ _EXIT_CODES: tuple[tuple[type[EdgeExitError], int], ...] = (
 
 # What the system refuses is mostly a path that was given: as with an option or a file that is wrong.
 _USED_WRONGLY = 2
+# As other programs whose output nobody reads to its end.
+_READER_LEFT = 1
+_STANDARD_OUTPUT = 1
 # Ended by Ctrl-C: 128 and the number of the signal, as shells have it.
 INTERRUPTED = 130
 
@@ -109,7 +113,7 @@ def ended(run: Callable[[], None], *, name: str, as_json: bool = False) -> int:
     """Run a program's work and say how it failed, if it did; its exit code.
 
     What is translated: EdgeExitErrors, packages that are not installed, files that the system refuses,
-    and Ctrl-C.
+    a reader that has left, and Ctrl-C.
     """
     try:
         run()
@@ -123,7 +127,9 @@ def ended(run: Callable[[], None], *, name: str, as_json: bool = False) -> int:
         show_error(missing, as_json=as_json)
         return exit_code(missing)
     except BrokenPipeError:
-        raise  # the reader has what it wanted; typer ends quietly
+        # The reader has what it wanted. What is still to be flushed at the end has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)
+        return _READER_LEFT
     except OSError as error:
         show_error(_refused_by_system(error), as_json=as_json)
         return _USED_WRONGLY

@@ -572,47 +572,40 @@ class LearningPolicy:
         self.told.append((observation, now_ms))
 
 
+def told_of_one_frame(bundle: Bundle, transport: HandTransport) -> list[tuple[Observation, float]]:
+    """What a policy that sends and waits is told of one frame."""
+    policy = LearningPolicy()
+    engine = Engine(
+        bundle,
+        ScriptedRunner(),
+        policy=policy,
+        latency=LatencyModel([1.0] * STAGES),
+        budgets=NO_HURRY,
+        clock=clock_ms,
+        emit=lambda _record: None,
+        transport=transport,
+    )
+    with engine:
+        engine.answer(Frame(7, "still", clock_ms(), np.zeros((8, 8), np.uint8)))
+        engine.idle()
+    return policy.told
+
+
 @pytest.mark.parametrize(("exit_index", "whole"), [(STAGES - 1, True), (0, False)])
 def test_a_reply_of_an_early_exit_is_told_as_cut_short(
     tiny_bundle: Bundle, exit_index: int, whole: bool
 ) -> None:
-    policy = LearningPolicy()
-    engine = Engine(
-        tiny_bundle,
-        ScriptedRunner(),
-        policy=policy,
-        latency=LatencyModel([1.0] * STAGES),
-        budgets=NO_HURRY,
-        clock=clock_ms,
-        emit=lambda _record: None,
-        transport=HandTransport(after(0.0, reply(exit_index=exit_index))),
-    )
-    with engine:
-        engine.answer(Frame(7, "still", clock_ms(), np.zeros((8, 8), np.uint8)))
-        engine.idle()
-    assert [each.whole for each, _ in policy.told if isinstance(each, Replied)] == [whole]
+    told = told_of_one_frame(tiny_bundle, HandTransport(after(0.0, reply(exit_index=exit_index))))
+    assert [each.whole for each, _ in told if isinstance(each, Replied)] == [whole]
 
 
 def test_a_policy_that_learns_is_told_what_happened_in_order(tiny_bundle: Bundle) -> None:
-    policy = LearningPolicy()
-    engine = Engine(
-        tiny_bundle,
-        ScriptedRunner(),
-        policy=policy,
-        latency=LatencyModel([1.0] * STAGES),
-        budgets=NO_HURRY,
-        clock=clock_ms,
-        emit=lambda _record: None,
-        transport=HandTransport(after(0.02, reply())),
-    )
-    with engine:
-        engine.answer(Frame(7, "still", clock_ms(), np.zeros((8, 8), np.uint8)))
-        engine.idle()
-    kinds = [type(observation) for observation, _ in policy.told]
+    told = told_of_one_frame(tiny_bundle, HandTransport(after(0.02, reply())))
+    kinds = [type(observation) for observation, _ in told]
     assert kinds.count(Sent) == kinds.count(Replied) == kinds.count(FrameClosed) == 1
     assert kinds.index(Sent) < kinds.index(Replied)
     assert StageDone in kinds
-    times = [at_ms for _, at_ms in policy.told]
+    times = [at_ms for _, at_ms in told]
     assert all(at_ms > 0.0 for at_ms in times)
 
 

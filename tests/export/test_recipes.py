@@ -167,6 +167,24 @@ def test_ctrl_c_ends_training_and_conversion_in_one_word(name: str, reached: str
     assert not bundle.exists()
 
 
+@pytest.mark.process
+def test_a_reader_that_leaves_ends_a_recipe_quietly(tmp_path: Path) -> None:
+    words = ("--tiny", "--out", str(tmp_path / "bundle"), "--work", str(tmp_path / "work"))
+    with subprocess.Popen(
+        [sys.executable, str(EXPORT / "vit_tiny_canvas.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("data")
+        process.stdout.close()  # as `python export/… | head -1`
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_a_place_that_cannot_be_written_is_said_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
